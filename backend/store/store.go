@@ -1,0 +1,100 @@
+// Package store is the engine's object store: immutable objects, whole-object PUT with a condition, ranged GET, list.
+//
+// Implementations: s3 (minio-go), dir (a local directory with the same conditional semantics), mem (tests). Decorators,
+// one file each: gateway (concurrency, priorities, bandwidth), retry, breaker, meter, and in storetest fault.
+package store
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"time"
+)
+
+var (
+	ErrNotFound = errors.New("object not found")
+	// ErrPrecondition: the condition of a PUT did not hold (S3: 412, also 404 for If-Match, settled 409).
+	ErrPrecondition = errors.New("precondition failed")
+	// ErrAmbiguous: the request may or may not have been applied (answer lost). Only a PUT or DELETE returns it.
+	ErrAmbiguous = errors.New("outcome unknown")
+	// ErrUnavailable: the store did not answer or said try later (5xx, throttling, timeouts, breaker open). Retryable.
+	ErrUnavailable = errors.New("store unavailable")
+	// ErrDenied: credentials missing or refused.
+	ErrDenied = errors.New("access denied")
+	// ErrNoBucket: the bucket or the root directory does not exist.
+	ErrNoBucket = errors.New("no such bucket")
+	// ErrUnsuitable: the store lacks something the design relies on (the probe says what).
+	ErrUnsuitable = errors.New("store unsuitable")
+)
+
+// Retryable tells whether the same request may be sent again: ErrUnavailable, ErrAmbiguous (for a request that is
+// idempotent or settled by the caller), never ErrPrecondition, ErrNotFound, ErrDenied.
+func Retryable(err error) bool {
+	return errors.Is(err, ErrUnavailable) || errors.Is(err, ErrAmbiguous)
+}
+
+// Info describes one stored object. ETag is opaque.
+type Info struct {
+	Key      string
+	Size     int64
+	ETag     string
+	Modified time.Time // by the store's own clock
+}
+
+// Range selects bytes of an object: the zero value is all of it; Off < 0 means the last -Off bytes.
+type Range struct{ Off, Len int64 }
+
+// Condition of a PUT: at most one field is set; the zero value is unconditional.
+type Condition struct {
+	IfAbsent bool
+	IfMatch  string // ETag
+}
+
+// Store holds objects under keys of the form a/b/c (no key is a folder of another). Methods are safe for concurrent use
+// and may block until ctx ends. A context carries the class of the request (see With).
+type Store interface {
+	// Get returns exactly the bytes asked for, or an error; a short body is ErrUnavailable. The slice is the caller's.
+	Get(ctx context.Context, key string, r Range) ([]byte, Info, error)
+	// Put writes body atomically: readers see the old object or the new one, whole. body is not kept. One request, no
+	// retry inside: a lost answer is ErrAmbiguous.
+	Put(ctx context.Context, key string, body []byte, c Condition) (Info, error)
+	// Delete removes an object; a missing one is no error.
+	Delete(ctx context.Context, key string) error
+	// List yields the objects under prefix in key order, those after the key `after` only.
+	List(ctx context.Context, prefix, after string) iter.Seq2[Info, error]
+	// Now is the time by the store's own clock; at most one request.
+	Now(ctx context.Context) (time.Time, error)
+	// URL names the store for messages; it holds no secret.
+	URL() string
+}
+
+// Class is the priority and the cause of a request, highest first.
+type Class uint8
+
+const (
+	Guest      Class = iota // a guest waits for it
+	Manifest                // attach, detach, the manifest PUT of a batch
+	Upload                  // packs of a batch
+	Prefetch                // readahead
+	Compaction              //
+	GC                      //
+	Admin                   // ls, verify, rm, probe
+	NumClasses
+)
+
+func (c Class) String() string {
+	return [...]string{"guest", "manifest", "upload", "prefetch", "compaction", "gc", "admin"}[c]
+}
+
+type classKey struct{}
+
+// With returns a context whose requests are of class c.
+func With(ctx context.Context, c Class) context.Context { return context.WithValue(ctx, classKey{}, c) }
+
+// ClassOf returns the class With set; Admin if none.
+func ClassOf(ctx context.Context) Class {
+	if c, ok := ctx.Value(classKey{}).(Class); ok {
+		return c
+	}
+	return Admin
+}
