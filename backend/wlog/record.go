@@ -29,7 +29,8 @@ type Record struct {
 	Seg   uint32
 	Off   uint32 // of the data in the segment file, in 512-byte units
 	Life  uint64
-	Sum   uint32 // crc32c of the data, if FlagSum
+	Len   uint32 // bytes of data: the length of its span; set by Append
+	Sum   uint32 // crc32c of the Len bytes of data, if FlagSum
 	Chain uint32 // crc32c over the previous record's Chain, the incarnation's LogID and this record
 }
 
