@@ -2,7 +2,8 @@
 // operating system. Nothing else in backend/ calls package os.
 //
 // Three implementations: OS (the real one), Crash (records every write, sync, rename and dir sync in memory and
-// replays a power cut at any of them) and Fault (decorates another FS with injected errors and delays).
+// replays a power cut at any of them) and Fault (decorates another FS with injected errors and delays). All pass the
+// same contract test.
 package vfs
 
 import (
@@ -28,8 +29,9 @@ type FS interface {
 	Remove(name string) error
 	// RemoveAll removes a folder and what is in it.
 	RemoveAll(name string) error
+	// Rename replaces what is at newname, atomically. Durable only after SyncDir.
 	Rename(oldname, newname string) error
-	// MkdirAll makes a folder and its parents (0700).
+	// MkdirAll makes a folder and its parents (0700), durably.
 	MkdirAll(dir string) error
 	// List returns the base names in dir, sorted.
 	List(dir string) ([]string, error)
@@ -51,7 +53,8 @@ type File interface {
 	// the kernel forgets what it could not write.
 	Sync() error
 	// Allocate reserves blocks for [off, off+n) without changing the size when keepSize is set. On ext4 it also waits
-	// for direct I/O in flight, also that of a killed process, which fdatasync does not.
+	// for direct I/O in flight, also that of a killed process, which fdatasync does not. errors.ErrUnsupported where
+	// the file system has no such call.
 	Allocate(off, n int64, keepSize bool) error
 	Truncate(size int64) error
 	Size() (int64, error)

@@ -1,0 +1,192 @@
+package vfs
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// OS is the real disk of this host.
+func OS() FS { return osFS{} }
+
+type osFS struct{}
+
+func (osFS) Create(name string) (File, error) {
+	return openFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+}
+
+func (osFS) Open(name string) (File, error) {
+	return openFile(name, os.O_RDWR)
+}
+
+func (osFS) Remove(name string) error    { return noSpace(os.Remove(name)) }
+func (osFS) RemoveAll(name string) error { return noSpace(os.RemoveAll(name)) }
+
+func (osFS) Rename(oldname, newname string) error { return noSpace(os.Rename(oldname, newname)) }
+
+// MkdirAll syncs each folder it adds to: a folder that a power cut takes away takes along every file synced in it.
+func (o osFS) MkdirAll(dir string) error {
+	info, err := os.Stat(dir)
+	if err == nil {
+		if info.IsDir() {
+			return nil
+		}
+		return &fs.PathError{Op: "mkdir", Path: dir, Err: syscall.ENOTDIR}
+	}
+	parent := filepath.Dir(dir)
+	if parent == dir {
+		return err
+	}
+	if err := o.MkdirAll(parent); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return noSpace(err)
+	}
+	return o.SyncDir(parent)
+}
+
+func (osFS) List(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, len(entries))
+	for i, e := range entries {
+		names[i] = e.Name()
+	}
+	return names, nil
+}
+
+func (osFS) SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	// A file system without fsync for folders says EINVAL; there is nothing to wait for on it.
+	if err := d.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) {
+		return noSpace(err)
+	}
+	return nil
+}
+
+// Lock uses flock: it goes with the process however that dies, and also excludes a second Lock in this process.
+func (osFS) Lock(name string) (io.Closer, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, noSpace(err)
+	}
+	err = retry(func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
+	if err == nil {
+		return f, nil
+	}
+	f.Close()
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		err = ErrLocked
+	}
+	return nil, &fs.PathError{Op: "lock", Path: name, Err: err}
+}
+
+// Usage counts as free what an unprivileged process may use (f_bavail): root's reserve is not ours to fill.
+func (osFS) Usage(dir string) (total, free int64, err error) {
+	var st unix.Statfs_t
+	if err := retry(func() error { return unix.Statfs(dir, &st) }); err != nil {
+		return 0, 0, &fs.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	return int64(st.Blocks) * st.Frsize, int64(st.Bavail) * st.Frsize, nil
+}
+
+// osFile keeps the os.File, not the bare descriptor: a call that races with Close gets os.ErrClosed instead of
+// reaching the file that was given the same number next.
+type osFile struct {
+	f    *os.File
+	conn syscall.RawConn
+}
+
+func openFile(name string, flag int) (File, error) {
+	f, err := os.OpenFile(name, flag, 0o600)
+	if err != nil {
+		return nil, noSpace(err)
+	}
+	conn, err := f.SyscallConn()
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &osFile{f, conn}, nil
+}
+
+func (o *osFile) ReadAt(p []byte, off int64) (int, error) { return o.f.ReadAt(p, off) }
+
+func (o *osFile) WriteAt(p []byte, off int64) (int, error) {
+	n, err := o.f.WriteAt(p, off)
+	return n, noSpace(err)
+}
+
+func (o *osFile) Close() error { return noSpace(o.f.Close()) }
+
+func (o *osFile) Sync() error { return o.call("fdatasync", unix.Fdatasync) }
+
+func (o *osFile) Allocate(off, n int64, keepSize bool) error {
+	var mode uint32
+	if keepSize {
+		mode = unix.FALLOC_FL_KEEP_SIZE
+	}
+	return o.call("fallocate", func(fd int) error { return unix.Fallocate(fd, mode, off, n) })
+}
+
+func (o *osFile) Truncate(size int64) error { return noSpace(o.f.Truncate(size)) }
+
+func (o *osFile) Size() (int64, error) {
+	info, err := o.f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
+func (o *osFile) WriteBack(off, n int64) {
+	_ = o.call("sync_file_range", func(fd int) error {
+		return unix.SyncFileRange(fd, off, n, unix.SYNC_FILE_RANGE_WRITE)
+	})
+}
+
+func (o *osFile) Fd() int { return int(o.f.Fd()) }
+
+// call runs a system call on the descriptor, which Close cannot take away meanwhile.
+func (o *osFile) call(op string, fn func(fd int) error) error {
+	var err error
+	if cerr := o.conn.Control(func(fd uintptr) {
+		err = retry(func() error { return fn(int(fd)) })
+	}); cerr != nil {
+		return cerr
+	}
+	if err != nil {
+		return noSpace(&fs.PathError{Op: op, Path: o.f.Name(), Err: err})
+	}
+	return nil
+}
+
+// retry repeats a call that a signal interrupted: the runtime sends SIGURG to preempt goroutines.
+func retry(fn func() error) error {
+	for {
+		if err := fn(); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// noSpace adds ErrNoSpace to errors that mean a full file system or a used-up quota.
+func noSpace(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+	}
+	return err
+}
