@@ -18,6 +18,7 @@ var (
 	// ErrAmbiguous: the request may or may not have been applied (answer lost). Only a PUT or DELETE returns it.
 	ErrAmbiguous = errors.New("outcome unknown")
 	// ErrUnavailable: the store did not answer or said try later (5xx, throttling, timeouts, breaker open). Retryable.
+	// A PUT or DELETE that returns it was not applied and will not be.
 	ErrUnavailable = errors.New("store unavailable")
 	// ErrDenied: credentials missing or refused.
 	ErrDenied = errors.New("access denied")
@@ -25,6 +26,10 @@ var (
 	ErrNoBucket = errors.New("no such bucket")
 	// ErrUnsuitable: the store lacks something the design relies on (the probe says what).
 	ErrUnsuitable = errors.New("store unsuitable")
+	// ErrBadKey: the key breaks the rules of CheckKey, or is a folder of another key (or another is of it).
+	ErrBadKey = errors.New("invalid object key")
+	// ErrRange: the range asked for is not wholly inside the object.
+	ErrRange = errors.New("range outside the object")
 )
 
 // Retryable tells whether the same request may be sent again: ErrUnavailable, ErrAmbiguous (for a request that is
@@ -33,16 +38,14 @@ func Retryable(err error) bool {
 	return errors.Is(err, ErrUnavailable) || errors.Is(err, ErrAmbiguous)
 }
 
-// Info describes one stored object. ETag is opaque.
+// Info describes one stored object. ETag is opaque: equal ETags of one key mean equal bodies. It is empty only where a
+// store cannot tell it cheaply (dir, see there), and never after a PUT or a whole GET.
 type Info struct {
 	Key      string
 	Size     int64
 	ETag     string
 	Modified time.Time // by the store's own clock
 }
-
-// Range selects bytes of an object: the zero value is all of it; Off < 0 means the last -Off bytes.
-type Range struct{ Off, Len int64 }
 
 // Condition of a PUT: at most one field is set; the zero value is unconditional.
 type Condition struct {
