@@ -1,0 +1,68 @@
+package fuse
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+const devFuse = "/dev/fuse"
+
+// checkDevice says what is wrong with the FUSE device, which mount errors and fusermount3 do not.
+func checkDevice(dev string) error {
+	f, err := os.OpenFile(dev, os.O_RDWR, 0)
+	if err == nil {
+		return f.Close()
+	}
+	switch {
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
+		return fmt.Errorf("%w: this kernel has no FUSE loaded (as root: modprobe fuse; in a container: --device %s)", err, dev)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("%w: it %s, and this is uid %d (as root: chmod 0666 %s; in a container also --device %s)", err, describe(dev), os.Geteuid(), dev, dev)
+	}
+	return err
+}
+
+func describe(dev string) string {
+	var st unix.Stat_t
+	if err := unix.Stat(dev, &st); err != nil {
+		return "cannot be examined: " + err.Error()
+	}
+	return fmt.Sprintf("has mode %04o and belongs to uid %d, gid %d", st.Mode&0o7777, st.Uid, st.Gid)
+}
+
+// CleanDead takes away a FUSE mount at dir whose daemon is dead (every access gives ENOTCONN) and reports whether there
+// was one. A living mount, a plain directory and a missing one are left alone.
+func CleanDead(dir string) (bool, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); !errors.Is(err, unix.ENOTCONN) {
+		return false, nil
+	}
+	if err := detach(dir); err != nil {
+		return false, fmt.Errorf("clean up the dead mount at %s: %w", dir, err)
+	}
+	return true, nil
+}
+
+// detach unmounts lazily, by itself or through fusermount3 when this is not root.
+func detach(dir string) error {
+	err := unix.Unmount(dir, unix.MNT_DETACH)
+	if err == nil || !errors.Is(err, unix.EPERM) {
+		return err
+	}
+	out, ferr := exec.Command("fusermount3", "-u", "-z", dir).CombinedOutput()
+	if ferr != nil {
+		return fmt.Errorf("fusermount3 -uz %s: %w: %s", dir, ferr, out)
+	}
+	return nil
+}
+
+// allThreads makes a system call on every thread, now and, because threads inherit what prctl sets, on later ones.
+// Errors are of no interest to its caller; cgo programs (the race detector) cannot do it.
+func allThreads(trap, a1, a2 uintptr) {
+	_, _, _ = syscall.AllThreadsSyscall6(trap, a1, a2, 0, 0, 0, 0)
+}
