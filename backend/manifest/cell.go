@@ -1,0 +1,154 @@
+package manifest
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"glidefs-appliance/backend/store"
+)
+
+// Cell is one volume's manifest as one writer sees it. It never guesses: an update whose outcome is unknown is frozen, and the same
+// bytes are sent again until the store has said what became of them.
+//
+//	        Replace: build, freeze
+//	settled -----------------------> frozen --PUT ok--------------------------------> settled, Current is the new one
+//	                                  |  ^ '--no answer: wait, PUT the same bytes--.
+//	                                  |  '----------------------------------------'
+//	                                  '--412: GET and compare the whole body:
+//	                                       one that we sent: it had won ------------> settled, Current is that one
+//	                                       what was there before --> wait, PUT again
+//	                                       anything else ---------------------------> fenced, for good
+//
+// A PUT that the network delivers late can do no harm: until it is settled nothing else is sent, so it is one of ours and a 412 that
+// it causes is recognised; afterwards its If-Match names a body that never comes back, because each carries a new Nonce. What a late
+// PUT of a process that died can do is make the first Replace of the next process fail with a FencedError that names its own
+// state directory: Read again, the manifest is still ours.
+//
+// Methods are safe for concurrent use; Replace calls take turns.
+type Cell struct {
+	st   store.Store
+	name string
+	turn chan struct{}        // holds one value while a Replace runs; guards all but now
+	now  atomic.Pointer[body] // what the store holds as far as we know; nil before Create is settled
+
+	sent   []*body // sent on top of now, outcomes unknown; the last is the one that is sent again, see late.go for more than one
+	fenced error
+}
+
+// body is a manifest and its bytes. Immutable, but for sends.
+type body struct {
+	m        *Manifest
+	raw      []byte
+	etag     string
+	modified time.Time // by the store's clock; zero if it did not say
+	window   Window
+	undo     bool // takes the place of an update that came too late, see late.go
+	sends    int
+}
+
+// Read opens the manifest of an existing volume. Errors: store.ErrNotFound, ErrDamaged, ErrVersion and those of the store.
+func Read(ctx context.Context, st store.Store, name string) (*Cell, error) {
+	if err := ValidName(name); err != nil {
+		return nil, err
+	}
+	raw, info, err := st.Get(store.With(ctx, store.Manifest), Key(name), store.Range{})
+	if err != nil {
+		return nil, fmt.Errorf("read manifest of %s: %w", name, err)
+	}
+	m, err := Decode(raw)
+	if err == nil && m.Name != name {
+		err = fmt.Errorf("%w: it is the manifest of %s", ErrDamaged, m.Name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read manifest of %s: %w", name, err)
+	}
+	c := newCell(st, name)
+	c.now.Store(&body{m: m, raw: raw, etag: info.ETag, modified: info.Modified})
+	return c, nil
+}
+
+// Create makes a new volume of m, which it copies: one PUT, repeated until it is settled or ctx ends (ErrUnsettled: the volume may
+// come to be; Read tells, and its Volume id tells whose it is). ErrExists if there is one of that name.
+func Create(ctx context.Context, st store.Store, m *Manifest) (*Cell, error) {
+	c := newCell(st, m.Name)
+	if err := c.freeze(m.Clone(), Window{}); err != nil {
+		return nil, fmt.Errorf("create manifest of %q: %w", m.Name, err)
+	}
+	err := c.settle(store.With(ctx, store.Manifest))
+	if errors.Is(err, ErrFenced) {
+		return nil, fmt.Errorf("create manifest of %s: %w", m.Name, ErrExists)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("create manifest of %s: %w", m.Name, err)
+	}
+	return c, nil
+}
+
+func newCell(st store.Store, name string) *Cell {
+	return &Cell{st: st, name: name, turn: make(chan struct{}, 1)}
+}
+
+// Current is the manifest as this writer last knew it; Clone it to change it.
+func (c *Cell) Current() *Manifest { return c.now.Load().m }
+
+// Raw is the bytes of Current; nobody may modify them.
+func (c *Cell) Raw() []byte { return c.now.Load().raw }
+
+// Replace puts the manifest that build makes of a copy of Current in its place, and returns nil when it is there. It retries until
+// ctx ends. build runs at most once and holds no lock; nothing is sent if what it makes is not valid.
+//
+// An earlier update that was left unsettled is settled first. It may turn out to have won, so build must look at what it is given
+// (the Barrier) rather than repeat blindly.
+//
+// Errors: ErrFenced (a *FencedError; every later call returns it again); otherwise ErrUnsettled and the cause: the update may take
+// place yet. For updates that name objects written just now see Publish.
+func (c *Cell) Replace(ctx context.Context, build func(next *Manifest)) error {
+	return c.Publish(ctx, Window{}, build)
+}
+
+// Publish is Replace for an update that names new objects: it also fails with ErrLate when more than a quarter of Grace has passed
+// since w, because by then they may have been collected. After ErrLate the manifest does not name them, nor ever will.
+func (c *Cell) Publish(ctx context.Context, w Window, build func(next *Manifest)) error {
+	ctx = store.With(ctx, store.Manifest)
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	case <-ctx.Done():
+		return fmt.Errorf("replace manifest of %s: %w", c.name, ctx.Err())
+	}
+	if err := c.publish(ctx, w, build); err != nil {
+		return fmt.Errorf("replace manifest of %s: %w", c.name, err)
+	}
+	return nil
+}
+
+func (c *Cell) publish(ctx context.Context, w Window, build func(next *Manifest)) error {
+	if err := c.settle(ctx); err != nil && !errors.Is(err, ErrLate) {
+		return err
+	}
+	next := c.Current().Clone()
+	build(next)
+	if err := c.freeze(next, w); err != nil {
+		return err
+	}
+	return c.settle(ctx)
+}
+
+// freeze makes next the update to send. It decodes what it encoded: a manifest that nobody can read would lose the volume.
+func (c *Cell) freeze(next *Manifest, w Window) error {
+	if next.Name != c.name {
+		return fmt.Errorf("the name changed to %q", next.Name)
+	}
+	rand.Read(next.Nonce[:])
+	raw := next.Encode()
+	m, err := Decode(raw)
+	if err != nil {
+		return err
+	}
+	c.sent = append(c.sent, &body{m: m, raw: raw, window: w})
+	return nil
+}
