@@ -1,0 +1,188 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"sync"
+	"time"
+
+	"github.com/sony/gobreaker/v2"
+)
+
+// Bounds of the breaker.
+const (
+	// breakAfter failures in a row open it.
+	breakAfter = 5
+	// breakFor is how long it stays open before one request may try.
+	breakFor = 2 * time.Second
+)
+
+// States of Health.
+const (
+	HealthOK       = "ok"       // the last request was answered
+	HealthDegraded = "degraded" // requests fail, not yet breakAfter in a row
+	HealthDown     = "down"     // the breaker is open, or lets single requests try
+)
+
+// Health tells how the store was doing when it was last asked. Nobody asks only to find out: an idle breaker sends
+// nothing, so Health may be old.
+type Health struct {
+	State     string
+	Since     time.Time // when State began
+	LastError string    // the last failure of this outage; "" when ok
+}
+
+// Breaker fails requests at once with ErrUnavailable while the store is down, so that hundreds of waiting requests don't
+// each wait for a time-out and hold a slot meanwhile. It opens after breakAfter consecutive ErrUnavailable or ErrAmbiguous;
+// every breakFor after that the next real request tries, and closes it if it is answered.
+type Breaker struct {
+	inner    Store
+	gate     *gobreaker.TwoStepCircuitBreaker[struct{}]
+	onHealth func(Health)
+
+	// Lock order: events, then mu. events keeps calls of onHealth in the order of the changes.
+	events sync.Mutex
+	mu     struct {
+		sync.Mutex
+		health   Health
+		failures int // in a row
+	}
+}
+
+// NewBreaker decorates inner. onHealth, if not nil, is called at each change of Health.State; it must not block.
+func NewBreaker(inner Store, onHealth func(Health)) *Breaker {
+	b := &Breaker{inner: inner, onHealth: onHealth}
+	b.mu.health = Health{State: HealthOK, Since: time.Now()}
+	b.gate = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
+		Timeout:      breakFor,
+		ReadyToTrip:  func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= breakAfter },
+		IsSuccessful: func(err error) bool { return !unanswered(err) },
+		IsExcluded:   func(err error) bool { return errors.Is(err, context.Canceled) },
+	})
+	return b
+}
+
+// unanswered: the store did not do its part. A caller's deadline that passed is counted too: a store that takes that long
+// is down for its users.
+func unanswered(err error) bool {
+	return Retryable(err) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// Health is the state as of the last request.
+func (b *Breaker) Health() Health {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.mu.health
+}
+
+func (b *Breaker) URL() string { return b.inner.URL() }
+
+func (b *Breaker) Get(ctx context.Context, key string, r Range) (body []byte, in Info, err error) {
+	err = b.run(ctx, "get", key, func() error {
+		body, in, err = b.inner.Get(ctx, key, r)
+		return err
+	})
+	return body, in, err
+}
+
+func (b *Breaker) Put(ctx context.Context, key string, body []byte, c Condition) (in Info, err error) {
+	err = b.run(ctx, "put", key, func() error {
+		in, err = b.inner.Put(ctx, key, body, c)
+		return err
+	})
+	return in, err
+}
+
+func (b *Breaker) Delete(ctx context.Context, key string) error {
+	return b.run(ctx, "delete", key, func() error { return b.inner.Delete(ctx, key) })
+}
+
+func (b *Breaker) Now(ctx context.Context) (now time.Time, err error) {
+	err = b.run(ctx, "now", "", func() error {
+		now, err = b.inner.Now(ctx)
+		return err
+	})
+	return now, err
+}
+
+func (b *Breaker) List(ctx context.Context, prefix, after string) iter.Seq2[Info, error] {
+	return func(yield func(Info, error) bool) {
+		stopped := false
+		err := b.run(ctx, "list", prefix, func() error {
+			for in, err := range b.inner.List(ctx, prefix, after) {
+				if err != nil {
+					return err
+				}
+				if stopped = !yield(in, nil); stopped {
+					return nil
+				}
+			}
+			return nil
+		})
+		if err != nil && !stopped {
+			yield(Info{}, err)
+		}
+	}
+}
+
+// run asks the store through f if the breaker lets it.
+func (b *Breaker) run(ctx context.Context, op, key string, f func() error) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("store: %s %s: %w", op, key, err)
+	}
+	done, err := b.gate.Allow()
+	if err != nil {
+		return b.refuse(op, key)
+	}
+	err = f()
+	done(err)
+	b.note(err)
+	return err
+}
+
+func (b *Breaker) refuse(op, key string) error {
+	h := b.Health()
+	return refusal{fmt.Errorf("store: %s %s: %w since %s, not asked again yet: %s", op, key, ErrUnavailable,
+		h.Since.UTC().Format(time.RFC3339), h.LastError)}
+}
+
+// refusal marks an error of a request that was not sent, for those who count.
+type refusal struct{ error }
+
+func (r refusal) Unwrap() error { return r.error }
+
+// note moves the health along after an answer.
+func (b *Breaker) note(err error) {
+	if errors.Is(err, context.Canceled) {
+		return
+	}
+	b.events.Lock()
+	defer b.events.Unlock()
+	if changed, h := b.advance(err); changed && b.onHealth != nil {
+		b.onHealth(h)
+	}
+}
+
+func (b *Breaker) advance(err error) (changed bool, h Health) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	next := Health{State: HealthOK}
+	if unanswered(err) {
+		b.mu.failures++
+		next = Health{State: HealthDegraded, LastError: err.Error()}
+		if b.mu.failures >= breakAfter {
+			next.State = HealthDown
+		}
+	} else {
+		b.mu.failures = 0
+	}
+	changed = next.State != b.mu.health.State
+	next.Since = b.mu.health.Since
+	if changed {
+		next.Since = time.Now()
+	}
+	b.mu.health = next
+	return changed, next
+}
