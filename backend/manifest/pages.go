@@ -115,7 +115,7 @@ func (p *Pages) page(ctx context.Context, r Root) (*page, error) {
 		if pg, ok := p.cache.Get(r.Page); ok {
 			return pg, nil
 		}
-		l, mine := p.join(r)
+		l, mine := p.claim(r)
 		if mine {
 			p.fetch(ctx, r, l)
 			return l.page, l.err
@@ -132,7 +132,7 @@ func (p *Pages) page(ctx context.Context, r Root) (*page, error) {
 	}
 }
 
-func (p *Pages) join(r Root) (l *load, mine bool) {
+func (p *Pages) claim(r Root) (l *load, mine bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if l := p.mu.loads[r.Page]; l != nil {

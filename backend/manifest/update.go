@@ -167,9 +167,9 @@ func pieces(all *page) []*page {
 		lo, hi := i*all.len()/n, (i+1)*all.len()/n
 		pages[i] = &page{depth: all.depth}
 		if all.depth == 0 {
-			pages[i].refs = all.refs[lo:hi:hi]
+			pages[i].refs = slices.Clone(all.refs[lo:hi])
 		} else {
-			pages[i].children = all.children[lo:hi:hi]
+			pages[i].children = slices.Clone(all.children[lo:hi])
 		}
 	}
 	return pages
