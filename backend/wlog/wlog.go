@@ -2,6 +2,10 @@ package wlog
 
 import (
 	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"glidefs-appliance/backend/vfs"
 )
@@ -13,7 +17,30 @@ var (
 	ErrForeign = errors.New("write log belongs to another volume")
 	// ErrClosed: the log was closed.
 	ErrClosed = errors.New("write log is closed")
+	// ErrTooLarge: one Reserve asked for more than a log is ever sure to get; see MaxReserve.
+	ErrTooLarge = errors.New("request is larger than the write log can hold at once")
 )
+
+// DamageError says what is wrong with a log that cannot be opened as it is. errors.Is(err, ErrDamaged) holds.
+type DamageError struct {
+	Dir    string
+	File   string // in Dir; empty when no single file is at fault
+	Seq    uint64 // of the record that is missing or wrong; 0 when it is not about one
+	Reason string
+}
+
+func (e *DamageError) Error() string {
+	msg := "write log " + e.Dir
+	if e.File != "" {
+		msg += "/" + e.File
+	}
+	if e.Seq != 0 {
+		msg += fmt.Sprintf(", record %d", e.Seq)
+	}
+	return msg + ": " + e.Reason
+}
+
+func (e *DamageError) Is(target error) bool { return target == ErrDamaged }
 
 // Options of one log. FS, Dir, Volume, BootID and Budget are required.
 type Options struct {
@@ -22,39 +49,171 @@ type Options struct {
 	Volume [16]byte // random id of the volume; another one in the head is ErrForeign
 	BootID string   // of the running kernel; "" is never the same boot
 	Budget *Budget  // shared by the logs of a daemon
-	// SegmentSize of the first segments; default 4 MiB, at least 64 KiB, a power of two.
+	// SegmentSize of the first segments; default 4 MiB, a power of two from 64 KiB to 64 MiB.
 	SegmentSize int64
 	// Evict is told, without locks, that a settled segment is given up: the volume removes its map entries before it
 	// returns. May block.
 	Evict func(*Segment)
-	// Full is told, without locks, when requests begin to wait for room that cannot be made now, and with waiting 0
-	// when they no longer do. err is nil when the budget is used up, otherwise vfs.ErrNoSpace naming the file system.
+	// Full is told, without locks, when requests begin to wait for room that cannot be made now, when the number or the
+	// cause changes, and with waiting 0 when they no longer do. err is nil when the budget is used up, otherwise
+	// vfs.ErrNoSpace naming the file system.
 	Full func(waiting int, err error)
 }
 
-// Incarnation is one attach for writing: the records First..Last.Seq of the log.
-type Incarnation struct {
-	ID    LogID
-	First uint64  // seq of its first record
-	Last  Barrier // its last record; zero for the newest incarnation, which is still open
+func (o *Options) ensureDefaults() error {
+	if o.SegmentSize == 0 {
+		o.SegmentSize = defaultSegment
+	}
+	if !validSize(o.SegmentSize) {
+		return fmt.Errorf("write log %s: segment size %d is not a power of two from 64 KiB to 64 MiB", o.Dir, o.SegmentSize)
+	}
+	if o.Evict == nil {
+		o.Evict = func(*Segment) {}
+	}
+	if o.Full == nil {
+		o.Full = func(int, error) {}
+	}
+	return nil
 }
 
-// Head is what the head file says, and whether it was written under the running kernel.
-type Head struct {
-	Volume       [16]byte
-	BootID       string
-	Incarnations []Incarnation
-	Settled      Barrier // everything up to it is in the store
-	Mark         uint64  // everything up to this seq was durable when the head was written
-	Clean        bool    // the last process closed the log
-	SameBoot     bool    // no power cut since: not stored
+// Log is the write log of one export. After Start all methods may be called concurrently.
+type Log struct {
+	o     Options
+	table segmentTable
+
+	// reclaimable is what evicting every settled segment would give, in bytes; read by the budget.
+	reclaimable atomic.Int64
+
+	headMu   sync.Mutex // held while the head is rewritten
+	headBase uint64     // base.Seq of the head on disk, guarded by headMu
+
+	wg sync.WaitGroup // the background goroutines
+
+	mu sync.Mutex
+	// All below is guarded by mu.
+
+	err     error // final: nothing goes on after it
+	started bool
+	closed  bool
+	head    Head // as recovered, kept up to date in Settled, base and Incarnations
+	id      LogID
+
+	// settled <= base <= durable <= committed <= tip; last <= tip; marked <= durable
+	committed uint64  // written: survives the process
+	durable   uint64  // synced, and recovery would keep it: survives a power cut
+	marked    uint64  // the newest mark record says this
+	unsummed  uint64  // newest record whose data recovery can only trust below a mark
+	tip       Barrier // newest record
+	last      Barrier // newest record that is not a mark
+
+	dirtyBytes  int64 // data in records beyond settled
+	dirtyWrites uint64
+
+	writing gate // passes of Commit
+	syncing gate // passes of Flush
+	pend    [2]pending
+	filling int        // the one Append adds to
+	dirty   []*Segment // with records that are not durable
+	syncs   []*Segment // scratch of the running flush
+
+	cur     *Segment   // takes reservations; nil before the first
+	moving  []*Segment // were cur, some of their spans are not appended yet
+	ready   []*Segment // synced, empty, to be cur next
+	sealed  []*Segment // no more records will come; ordered by last; without those that are being evicted
+	toSync  []*Segment // sealed, waiting for the background sync
+	free    []freeFile // of segments whose life is over
+	dying   int        // evicted, still referenced by readers
+	numbers []uint32   // below nextNumber without a file
+	nextNum uint32
+	bytes   int64
+	waiters []*waiter
+	giveUp  int64 // bytes the budget asked for
+	maint   bool  // a maintenance goroutine exists
+	again   bool  // and has to look once more
+	flusher bool  // a background sync goroutine exists
+	starved bool  // there was nothing to be had: only ask again when something changes
+	retry   *time.Timer
+
+	reported     int // what Full was told
+	reportedFull bool
 }
 
-// Span is a place in a segment for the data of one record, and a slot for the record. Off is a multiple of 4096; the
-// Lens of one Reserve add up to exactly what was asked for, all but the last are multiples of 4096. A record fills its
-// span: Count sectors are Len bytes.
-type Span struct {
-	Seg *Segment
-	Off int64
-	Len int64
+// failLocked makes err final and wakes everybody who waits.
+func (l *Log) failLocked(err error) {
+	if l.err != nil {
+		return
+	}
+	l.err = err
+	l.writing.wakeAll()
+	l.syncing.wakeAll()
+	for _, w := range l.waiters {
+		w.err = err
+		close(w.done)
+	}
+	l.waiters = nil
+	l.stopRetryLocked()
+}
+
+func (l *Log) fail(err error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.failLocked(fmt.Errorf("write log %s: %w", l.o.Dir, err))
+	return l.err
+}
+
+// Failed returns the error that stopped the log for ever, or nil.
+func (l *Log) Failed() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
+}
+
+// Head is the log's head: as found by Open, and from Start on as it is now.
+func (l *Log) Head() Head {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	h := l.head
+	h.Incarnations = append([]Incarnation(nil), h.Incarnations...)
+	return h
+}
+
+// End is the last whole record that Open found, marks left out; Head().Settled when nothing is beyond that.
+func (l *Log) End() Barrier { return l.LastBarrier() }
+
+// LastBarrier names the last appended record, marks left out.
+func (l *Log) LastBarrier() Barrier {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.last
+}
+
+// LastSeq is the seq of the last appended record, marks left out.
+func (l *Log) LastSeq() uint64 { return l.LastBarrier().Seq }
+
+// DurableSeq: all records up to it survive a power cut.
+func (l *Log) DurableSeq() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.durable
+}
+
+// Bytes is what the log holds of the local disk.
+func (l *Log) Bytes() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.bytes
+}
+
+// Waiting is the number of requests that wait for room.
+func (l *Log) Waiting() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.waiters)
+}
+
+// Unsettled tells how much is not in the store yet: bytes of data, and requests (records with FlagEnd).
+func (l *Log) Unsettled() (bytes int64, writes uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.dirtyBytes, l.dirtyWrites
 }
