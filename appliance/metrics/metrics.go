@@ -1,0 +1,115 @@
+// Package metrics exposes the daemon's counters in Prometheus' text format. Everything is read when somebody asks.
+package metrics
+
+import (
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"glidefs-appliance/appliance/api"
+)
+
+// Requests counts what one cause has asked of the object store.
+type Requests struct {
+	Class    string // guest, manifest, upload, prefetch, compaction, gc, admin
+	Requests uint64
+	Errors   uint64
+	Sent     uint64 // bytes
+	Received uint64 // bytes
+}
+
+// Sources are called at each scrape and must not block.
+type Sources struct {
+	Disks    func() []api.Disk
+	Requests func() []Requests
+}
+
+// Handler serves the metrics.
+func Handler(s Sources) http.Handler {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collector{s}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
+}
+
+type collector struct{ s Sources }
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("glidefs_"+name, help, labels, nil)
+}
+
+// One disk is one value of the label disk.
+var perDisk = []struct {
+	desc *prometheus.Desc
+	get  func(api.Disk) float64
+}{
+	{desc("disk_size_bytes", "Size of the disk.", "disk"), func(d api.Disk) float64 { return float64(d.SizeBytes) }},
+	{desc("disk_up", "1 when the disk is attached and its state is ok.", "disk"), func(d api.Disk) float64 { return truth(d.Attached && d.State == "ok") }},
+	{desc("disk_dirty_bytes", "Acknowledged bytes that are not in the store.", "disk"), func(d api.Disk) float64 { return float64(d.DirtyBytes) }},
+	{desc("disk_oldest_dirty_seconds", "Age of the oldest write that is not in the store.", "disk"), func(d api.Disk) float64 { return d.OldestDirty }},
+	{desc("disk_waiting_requests", "Requests that wait for room in the log.", "disk"), func(d api.Disk) float64 { return float64(d.Waiting) }},
+	{desc("disk_log_bytes", "Bytes of write log on the local disk.", "disk"), func(d api.Disk) float64 { return float64(d.LogBytes) }},
+	{desc("disk_epoch", "Owners the disk has had.", "disk"), func(d api.Disk) float64 { return float64(d.Epoch) }},
+}
+
+var perHost = []struct {
+	desc *prometheus.Desc
+	get  func(api.Host) float64
+}{
+	{desc("log_used_bytes", "Write logs of all disks."), func(h api.Host) float64 { return float64(h.LogUsed) }},
+	{desc("log_limit_bytes", "Room for write logs."), func(h api.Host) float64 { return float64(h.LogLimit) }},
+	{desc("cache_used_bytes", "Clean cache."), func(h api.Host) float64 { return float64(h.CacheUsed) }},
+	{desc("cache_limit_bytes", "Room for the clean cache."), func(h api.Host) float64 { return float64(h.CacheLimit) }},
+	{desc("store_up", "1 when the object store answers."), func(h api.Host) float64 { return truth(h.StoreHealth == "ok") }},
+}
+
+var perClass = []struct {
+	desc *prometheus.Desc
+	get  func(Requests) uint64
+}{
+	{desc("store_requests_total", "Requests to the object store.", "cause"), func(r Requests) uint64 { return r.Requests }},
+	{desc("store_errors_total", "Requests that failed.", "cause"), func(r Requests) uint64 { return r.Errors }},
+	{desc("store_sent_bytes_total", "Bytes sent to the store.", "cause"), func(r Requests) uint64 { return r.Sent }},
+	{desc("store_received_bytes_total", "Bytes received from the store.", "cause"), func(r Requests) uint64 { return r.Received }},
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// Describe implements prometheus.Collector.
+func (c collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, m := range perDisk {
+		ch <- m.desc
+	}
+	for _, m := range perHost {
+		ch <- m.desc
+	}
+	for _, m := range perClass {
+		ch <- m.desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	disks := c.s.Disks()
+	for _, d := range disks {
+		for _, m := range perDisk {
+			ch <- prometheus.MustNewConstMetric(m.desc, prometheus.GaugeValue, m.get(d), d.Name)
+		}
+	}
+	if len(disks) > 0 {
+		for _, m := range perHost {
+			ch <- prometheus.MustNewConstMetric(m.desc, prometheus.GaugeValue, m.get(disks[0].Host))
+		}
+	}
+	for _, r := range c.s.Requests() {
+		for _, m := range perClass {
+			ch <- prometheus.MustNewConstMetric(m.desc, prometheus.CounterValue, float64(m.get(r)), r.Class)
+		}
+	}
+}

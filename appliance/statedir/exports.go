@@ -1,0 +1,49 @@
+package statedir
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"glidefs-appliance/backend/vfs"
+)
+
+// Export is a disk this state dir has something to do with: attached, or detached with writes that are only here.
+type Export struct {
+	Name     string `json:"name"`
+	Frontend string `json:"frontend,omitempty"`
+	ReadOnly bool   `json:"read_only,omitempty"`
+	// Attached disks are opened again by the next daemon: their last one died without detaching them, so the store says
+	// that we own them still.
+	Attached bool `json:"attached"`
+	// Owed is what was not in the store when the disk was detached, bytes; with Attached unset only.
+	Owed  int64     `json:"owed_bytes,omitempty"`
+	Since time.Time `json:"since"`
+}
+
+// Exports reads the list; none is no error.
+func (d Dir) Exports() ([]Export, error) {
+	b, err := vfs.ReadFile(vfs.OS(), d.path("exports.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var list []Export
+	if err := json.Unmarshal(b, &list); err != nil {
+		return nil, fmt.Errorf("%s is damaged: %w; remove it and attach the disks again", d.path("exports.json"), err)
+	}
+	return list, nil
+}
+
+// SetExports replaces the list, durably. Not concurrently.
+func (s *State) SetExports(list []Export) error {
+	b, err := json.MarshalIndent(list, "", "\t")
+	if err != nil {
+		return err
+	}
+	return s.write("exports.json", string(b)+"\n")
+}
