@@ -36,10 +36,11 @@ func describe(dev string) string {
 }
 
 // CleanDead takes away a FUSE mount at dir whose daemon is dead (every access gives ENOTCONN) and reports whether there
-// was one. A living mount, a plain directory and a missing one are left alone.
+// was one. A living mount, a plain directory and a missing one are left alone. It blocks on a living mount whose daemon
+// does not answer.
 func CleanDead(dir string) (bool, error) {
-	var st unix.Stat_t
-	if err := unix.Stat(dir, &st); !errors.Is(err, unix.ENOTCONN) {
+	var st unix.Statfs_t // a stat would be answered from the kernel's cache
+	if err := unix.Statfs(dir, &st); !errors.Is(err, unix.ENOTCONN) {
 		return false, nil
 	}
 	if err := detach(dir); err != nil {

@@ -2,7 +2,6 @@ package fuse
 
 import (
 	"context"
-	"os"
 	"testing"
 	"time"
 
@@ -42,10 +41,6 @@ func remove(t testing.TB, s *Server, name string) {
 	if err := s.Remove(ctx, name); err != nil {
 		t.Error(err)
 	}
-}
-
-func TestMain(m *testing.M) {
-	os.Exit(m.Run())
 }
 
 func TestConformance(t *testing.T) {
