@@ -2,6 +2,7 @@ package volume
 
 import (
 	"log/slog"
+	"sync"
 	"time"
 
 	"glidefs-appliance/backend/cache"
@@ -25,6 +26,10 @@ type Host struct {
 	CPU    chan struct{}
 	Tuning Tuning
 	Log    *slog.Logger
+
+	once        sync.Once
+	sharedState *shared
+	counters    counters
 }
 
 // Tuning: zero values mean the defaults.
@@ -35,6 +40,9 @@ type Tuning struct {
 	ReadTimeout  time.Duration // a cold read ends in EIO after this long; default 30 s
 	Readahead    int64         // bytes fetched ahead of a sequential reader; default 4 MiB
 	VerifyAlways bool          // check clean frames at every read
+	TailPacks    int           // packs in the tail before they are merged into the first level; default 24
+	LevelBytes   int64         // of the first level; each further one holds 8 times as much; default 4 GiB
+	SegmentBytes int64         // of the log's first segments; default wlog's
 	NoCompaction bool
 	NoUpload     bool // pause the uploader (benchmarks, tests)
 }

@@ -1,0 +1,291 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"glidefs-appliance/backend/manifest"
+	"glidefs-appliance/backend/pack"
+	"glidefs-appliance/backend/store"
+)
+
+// Compaction keeps reads short and gives space back. It never runs in the write path and takes one of three steps at a
+// time, the first that is due:
+//
+//  1. small: a run of small neighbours in the tail becomes one pack of the tail, so that a disk that trickles does not
+//     rewrite a level for a few KiB;
+//  2. tail: the whole tail (but for inline packs at its head) goes into level 0, together with the packs of level 0 it
+//     overlaps. Done range by range; the tail's packs stay until the last range is in, hiding what is equal to them;
+//  3. level: a level over its size gives packs to the next.
+
+// smallRun is how many small neighbours in the tail make a merge worth its requests.
+const smallRun = 8
+
+// smallSteps are the sizes, in bytes, up to which a pack counts as small: merging by eights within a step rewrites a byte
+// at most once a step.
+var smallSteps = [...]uint32{256 << 10, 2 << 20, 12 << 20}
+
+// compactSoon starts compaction in the background if a step is due and none runs.
+func (v *Volume) compactSoon() {
+	if v.host.Tuning.NoCompaction || v.nextStep() == nil || !v.compacting.CompareAndSwap(false, true) {
+		return
+	}
+	if !v.spawn(func() {
+		defer v.compacting.Store(false)
+		if err := v.compact(store.With(v.ctx, store.Compaction)); err != nil && v.ctx.Err() == nil {
+			v.host.Log.Warn("compaction stopped", "disk", v.name, "err", err)
+		}
+	}) {
+		v.compacting.Store(false)
+	}
+}
+
+// compact takes steps until none is due.
+func (v *Volume) compact(ctx context.Context) error {
+	for ctx.Err() == nil {
+		step := v.nextStep()
+		if step == nil {
+			return nil
+		}
+		if err := step(ctx); err != nil {
+			var fenced *manifest.FencedError
+			if errors.As(err, &fenced) {
+				v.die(fmt.Errorf("%w: %w", ErrFenced, err))
+			}
+			return err
+		}
+		v.host.counters.merged.Add(1)
+	}
+	return nil
+}
+
+// nextStep chooses the step that is due, nil if none is.
+func (v *Volume) nextStep() func(context.Context) error {
+	vw := v.currentView()
+	skip := leadingInlines(vw.tail)
+	if lo, hi := smallNeighbours(vw.tail[skip:]); lo < hi {
+		return func(ctx context.Context) error { return v.mergeSmall(ctx, vw, skip+lo, skip+hi) }
+	}
+	if len(vw.tail)-skip > v.host.Tuning.TailPacks || v.host.wasteful(vw, skip) {
+		return func(ctx context.Context) error { return v.mergeDown(ctx, vw, skip) }
+	}
+	limit := uint64(v.host.Tuning.LevelBytes)
+	for i, l := range vw.man.Levels {
+		if l.Bytes > limit {
+			return func(ctx context.Context) error { return v.mergeLevel(ctx, vw, i) }
+		}
+		limit *= 8
+	}
+	return nil
+}
+
+// wasteful tells whether discards in the tail hide enough of what is below to be worth a merge: a quarter of it.
+func (h *Host) wasteful(vw *view, skip int) bool {
+	zeros, below := uint64(0), uint64(0)
+	for _, l := range vw.man.Levels {
+		below += l.Sectors
+	}
+	for _, s := range vw.tail[skip:] {
+		below += s.ref.Sectors
+		zeros += h.zeros(s)
+	}
+	sector := uint64(vw.man.Sector)
+	return below*sector > wasteFloor && min(zeros, below) > below/4
+}
+
+// wasteFloor: below this many bytes a disk's garbage isn't worth a merge.
+const wasteFloor = 8 << 20
+
+// smallNeighbours returns the oldest run of at least smallRun neighbours that are small, for the smallest such size.
+func smallNeighbours(tail []source) (lo, hi int) {
+	for _, most := range smallSteps {
+		for hi = len(tail); hi > 0; hi = lo {
+			lo = hi
+			for lo > 0 && tail[lo-1].ref.Size <= most {
+				lo--
+			}
+			if hi-lo >= smallRun {
+				return max(lo, hi-2*smallRun), hi
+			}
+			if lo == hi {
+				lo--
+			}
+		}
+	}
+	return 0, 0
+}
+
+// mergeSmall replaces tail[lo:hi] by one pack. They are neighbours, and only batches are put before them.
+func (v *Volume) mergeSmall(ctx context.Context, vw *view, lo, hi int) error {
+	old := vw.tail[lo:hi]
+	m := merger{host: v.host, sector: v.sector, packs: old}
+	m.dead = func(first, end uint64) bool { return !vw.knows(hi, first, end) }
+	out := output{v: v}
+	if err := out.write(ctx, &m, 0, ^uint64(0)); err != nil {
+		return err
+	}
+	return out.publish(ctx, func(next *manifest.Manifest) error {
+		at := slices.IndexFunc(next.Tail, func(t manifest.TailEntry) bool { return t.Ref.Hash == old[0].ref.Hash })
+		entries := make([]manifest.TailEntry, len(out.refs))
+		for i, r := range out.refs {
+			entries[i].Ref = r
+		}
+		next.Tail = slices.Replace(next.Tail, at, at+len(old), entries...)
+		return nil
+	})
+}
+
+// mergeStep is how many packs of a level one step of a merge rewrites: it bounds the work between two manifests.
+const mergeStep = 8
+
+// mergeDown moves the tail, from entry skip on, into level 0, range by range. The tail's packs leave with the last one.
+func (v *Volume) mergeDown(ctx context.Context, vw *view, skip int) error {
+	tail := vw.tail[skip:]
+	first, end := bounds(tail)
+	for first < end {
+		mg := merge{v: v, uppers: tail, into: 0, lo: first, hi: end}
+		if err := mg.collect(ctx); err != nil {
+			return err
+		}
+		last := mg.hi >= end
+		err := mg.run(ctx, func(next *manifest.Manifest) error {
+			if last {
+				next.Tail = without(next.Tail, tail)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		first = mg.hi
+	}
+	return nil
+}
+
+func without(tail []manifest.TailEntry, gone []source) []manifest.TailEntry {
+	return slices.DeleteFunc(tail, func(t manifest.TailEntry) bool {
+		return slices.ContainsFunc(gone, func(s source) bool { return s.ref.Hash == t.Ref.Hash })
+	})
+}
+
+// mergeLevel moves up to mergeStep packs of level i into the next one, going round the disk.
+func (v *Volume) mergeLevel(ctx context.Context, vw *view, i int) error {
+	moved, err := v.refs(ctx, vw.man.Levels[i], v.turns[i], ^uint64(0), mergeStep)
+	if err != nil {
+		return err
+	}
+	if len(moved) == 0 {
+		v.turns[i] = 0
+		return nil
+	}
+	first, end := bounds(moved)
+	mg := merge{v: v, uppers: moved, into: i + 1, lo: first, hi: end, whole: true}
+	if err := mg.collect(ctx); err != nil {
+		return err
+	}
+	err = mg.run(ctx, func(next *manifest.Manifest) error {
+		root, err := v.host.Pages.Update(ctx, next.Levels[i], first, end, nil)
+		next.Levels[i] = root
+		return err
+	})
+	v.turns[i] = end
+	return err
+}
+
+// refs lists up to most packs of a level that overlap [first, end), in address order.
+func (v *Volume) refs(ctx context.Context, level manifest.Root, first, end uint64, most int) ([]source, error) {
+	var out []source
+	err := v.host.Pages.Walk(ctx, level, first, end, func(r pack.Ref) error {
+		if len(out) == most {
+			return errCut
+		}
+		out = append(out, source{ref: r})
+		return nil
+	})
+	if err == errCut {
+		err = nil
+	}
+	return out, err
+}
+
+func bounds(s []source) (first, end uint64) {
+	first = ^uint64(0)
+	for i := range s {
+		first, end = min(first, s[i].ref.First), max(end, s[i].ref.End)
+	}
+	return first, end
+}
+
+// merge is one step that brings packs of a higher place (uppers, newest first, newer than all of level into) down into
+// the sectors [lo, hi) of a level.
+type merge struct {
+	v      *Volume
+	uppers []source
+	into   int
+	lo, hi uint64
+	whole  bool // hi may not be lowered: uppers leave their place with this step
+	old    []source
+	deeper []source // packs below level into that a zero extent could hide
+}
+
+func level(m *manifest.Manifest, i int) manifest.Root {
+	if i < len(m.Levels) {
+		return m.Levels[i]
+	}
+	return manifest.Root{}
+}
+
+// collect finds the packs of the level that the step rewrites and moves lo and hi so that it takes them whole.
+func (mg *merge) collect(ctx context.Context) error {
+	vw := mg.v.currentView()
+	most := mergeStep + 1
+	if mg.whole {
+		most = 1 << 20
+	}
+	old, err := mg.v.refs(ctx, level(vw.man, mg.into), mg.lo, mg.hi, most)
+	if err != nil {
+		return err
+	}
+	if !mg.whole && len(old) > mergeStep {
+		mg.hi, old = old[mergeStep].ref.First, old[:mergeStep]
+	}
+	mg.old = old
+	if len(old) > 0 {
+		first, end := bounds(old)
+		mg.lo, mg.hi = min(mg.lo, first), max(mg.hi, end)
+	}
+	for i := mg.into + 1; i < len(vw.man.Levels); i++ {
+		below, err := mg.v.refs(ctx, vw.man.Levels[i], mg.lo, mg.hi, 1<<20)
+		if err != nil {
+			return err
+		}
+		mg.deeper = append(mg.deeper, below...)
+	}
+	return nil
+}
+
+// run writes the step's packs and publishes them together with the caller's change.
+func (mg *merge) run(ctx context.Context, also func(*manifest.Manifest) error) error {
+	v := mg.v
+	m := merger{host: v.host, sector: v.sector, packs: slices.Concat(mg.uppers, mg.old)}
+	m.dead = func(first, end uint64) bool {
+		return !slices.ContainsFunc(mg.deeper, func(s source) bool { return s.overlaps(first, end) })
+	}
+	out := output{v: v}
+	if err := out.write(ctx, &m, mg.lo, mg.hi); err != nil {
+		return err
+	}
+	return out.publish(ctx, func(next *manifest.Manifest) error {
+		for len(next.Levels) <= mg.into {
+			next.Levels = append(next.Levels, manifest.Root{})
+		}
+		root, err := v.host.Pages.Update(ctx, next.Levels[mg.into], mg.lo, mg.hi, out.refs)
+		if err != nil {
+			return err
+		}
+		next.Levels[mg.into] = root
+		return also(next)
+	})
+}

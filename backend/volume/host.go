@@ -1,0 +1,145 @@
+package volume
+
+import (
+	"context"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"glidefs-appliance/backend/cache"
+	"glidefs-appliance/backend/pack"
+)
+
+// shared is what the volumes of one Host share beyond its fields; made at first use.
+type shared struct {
+	indexes  indexes
+	flights  flights
+	batches  *semaphore.Weighted // bytes of batches being built or uploaded
+	prefetch chan struct{}       // slots
+	builders [2]sync.Pool        // of *pack.Builder, for 512 and 4096
+}
+
+func (h *Host) pool(sector int64) *sync.Pool {
+	if sector == 512 {
+		return &h.shared().builders[0]
+	}
+	return &h.shared().builders[1]
+}
+
+// builder returns an empty one that may have memory from before.
+func (h *Host) builder(sector int64) *pack.Builder {
+	if b, ok := h.pool(sector).Get().(*pack.Builder); ok {
+		return b
+	}
+	return pack.NewBuilder(int(sector), h.CPU)
+}
+
+func (h *Host) reuse(b *pack.Builder, sector int64) {
+	b.Reset()
+	h.pool(sector).Put(b)
+}
+
+// counters of one host, for metrics.
+type counters struct {
+	damaged, batches, merged atomic.Uint64
+}
+
+// batchMemory bounds the raw bytes of all batches in work on one host; each costs about twice that while it is built.
+const batchMemory = 128 << 20
+
+// prefetchSlots bounds the readahead requests of one host.
+const prefetchSlots = 8
+
+func (h *Host) shared() *shared {
+	h.once.Do(func() {
+		h.Tuning.ensureDefaults()
+		if h.CPU == nil {
+			h.CPU = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
+		}
+		h.sharedState = &shared{
+			batches:  semaphore.NewWeighted(batchMemory),
+			prefetch: make(chan struct{}, prefetchSlots),
+		}
+	})
+	return h.sharedState
+}
+
+func (t *Tuning) ensureDefaults() {
+	def := func(p *int64, v int64) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	if t.UploadAge == 0 {
+		t.UploadAge = 10 * time.Second
+	}
+	if t.ReadTimeout == 0 {
+		t.ReadTimeout = 30 * time.Second
+	}
+	def(&t.BatchBytes, 28<<20)
+	def(&t.InlineBytes, 16<<10)
+	def(&t.Readahead, 4<<20)
+	if t.TailPacks == 0 {
+		t.TailPacks = 24
+	}
+	def(&t.LevelBytes, 4<<30)
+}
+
+// flights joins concurrent fetches of one object part: one request serves all who ask while it runs.
+type flights struct {
+	mu sync.Mutex
+	m  map[cache.Key]*flight
+}
+
+type flight struct {
+	done chan struct{}
+	data []byte
+	err  error
+}
+
+// join returns the flight for key and whether the caller leads it: a leader must finish it.
+func (f *flights) join(key cache.Key) (fl *flight, lead bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if fl := f.m[key]; fl != nil {
+		return fl, false
+	}
+	if f.m == nil {
+		f.m = map[cache.Key]*flight{}
+	}
+	fl = &flight{done: make(chan struct{})}
+	f.m[key] = fl
+	return fl, true
+}
+
+func (f *flights) finish(key cache.Key, fl *flight, data []byte, err error) {
+	fl.data, fl.err = data, err
+	f.mu.Lock()
+	delete(f.m, key)
+	f.mu.Unlock()
+	close(fl.done)
+}
+
+// once runs fetch unless one for key runs already, whose result it shares. A follower whose leader failed (its context
+// may have ended) fetches itself.
+func (sh *shared) once(ctx context.Context, key cache.Key, fetch func(context.Context) ([]byte, error)) ([]byte, error) {
+	for {
+		fl, lead := sh.flights.join(key)
+		if lead {
+			data, err := fetch(ctx)
+			sh.flights.finish(key, fl, data, err)
+			return data, err
+		}
+		select {
+		case <-fl.done:
+			if fl.err == nil {
+				return fl.data, nil
+			}
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,89 @@
+package volume
+
+import (
+	"context"
+	"errors"
+
+	"glidefs-appliance/backend/wlog"
+)
+
+// errMoved: an edge sector changed between its read and the commit; read again.
+var errMoved = errors.New("edge sector changed")
+
+// guard remembers where the edge sectors of an odd write were when they were read. A write of whole sectors takes no
+// lock against an odd one; so the odd one checks at its commit that nothing went in between. Otherwise it would bring
+// back old bytes over an acknowledged write.
+type guard struct {
+	sectors [2]uint64
+	vals    [2]uint64
+	in      [2]bool
+	held    [2]*wlog.Segment // so that a place can't be recycled and mean another version
+	view    *view
+}
+
+func (g *guard) takeLocked(v *Volume, sectors [2]uint64) {
+	g.sectors, g.view = sectors, v.mu.view
+	for i, s := range sectors {
+		g.vals[i], g.in[i] = v.lookLocked(s)
+		if g.in[i] {
+			g.held[i] = v.log.Acquire(uint32(g.vals[i] >> 32))
+		}
+	}
+}
+
+func (g *guard) release() {
+	for _, s := range g.held {
+		if s != nil {
+			s.Release()
+		}
+	}
+}
+
+// standsLocked: a place in a held segment names one version of a sector; a sector outside the log is the same version as long as the view is.
+func (g *guard) standsLocked(v *Volume) bool {
+	for i, s := range g.sectors {
+		if val, in := v.lookLocked(s); val != g.vals[i] || in != g.in[i] || !in && g.view != v.mu.view {
+			return false
+		}
+	}
+	return true
+}
+
+func (v *Volume) lookLocked(s uint64) (val uint64, in bool) {
+	if r, ok := v.mu.m.at(v.mu.m.seek(s)); ok && r.first <= s {
+		return v.mu.m.valueAt(r, s), true
+	}
+	return 0, false
+}
+
+// writeOdd writes bytes at any alignment: the two edge sectors are read, completed and written whole. Odd writes go one
+// at a time; only FUSE makes them.
+func (v *Volume) writeOdd(ctx context.Context, p []byte, off int64) error {
+	v.edge.Lock()
+	defer v.edge.Unlock()
+	lo, hi := off&^(v.sector-1), (off+int64(len(p))+v.sector-1)&^(v.sector-1)
+	buf := make([]byte, hi-lo)
+	err := errMoved
+	for err == errMoved {
+		err = v.tryOdd(ctx, buf, lo, p, int(off-lo))
+	}
+	return err
+}
+
+func (v *Volume) tryOdd(ctx context.Context, buf []byte, lo int64, p []byte, at int) error {
+	var g guard
+	v.mu.Lock()
+	g.takeLocked(v, [2]uint64{uint64(lo / v.sector), uint64((lo+int64(len(buf)))/v.sector) - 1})
+	v.mu.Unlock()
+	defer g.release()
+	if err := v.ReadAt(ctx, buf[:v.sector], lo); err != nil {
+		return err
+	}
+	if last := int64(len(buf)) - v.sector; last > 0 {
+		if err := v.ReadAt(ctx, buf[last:], lo+last); err != nil {
+			return err
+		}
+	}
+	copy(buf[at:], p)
+	return v.write(ctx, buf, lo, &g)
+}

@@ -1,0 +1,135 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"glidefs-appliance/backend/manifest"
+	"glidefs-appliance/backend/store"
+	"glidefs-appliance/backend/vfs"
+	"glidefs-appliance/backend/wlog"
+)
+
+// stranded opens the local log of a disk together with the last manifest this host published, whatever the store says
+// now. Nothing is written.
+func stranded(h *Host, name string) (*Volume, *manifest.Manifest, error) {
+	h.shared()
+	v := &Volume{host: h, name: name, dir: filepath.Join(h.Logs, name), wake: make(chan struct{}, 1)}
+	v.mu.changed = make(chan struct{})
+	v.ctx, v.cancel = context.WithCancel(context.Background())
+	if !wlog.Exists(h.FS, v.dir) {
+		return nil, nil, fmt.Errorf("%w: no write log of %q in %s", ErrNotFound, name, h.Logs)
+	}
+	raw, err := vfs.ReadFile(h.FS, filepath.Join(v.dir, keptManifest))
+	if err != nil {
+		return nil, nil, fmt.Errorf("the manifest beside the log of %q: %w", name, err)
+	}
+	kept, err := manifest.Decode(raw)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s/%s: %w", v.dir, keptManifest, err)
+	}
+	if err := v.newLog(kept.Volume); err != nil {
+		return nil, nil, err
+	}
+	v.setShape(kept)
+	v.mu.view, err = makeView(kept, nil)
+	return v, kept, err
+}
+
+// Salvage makes a new, detached disk of the last instant this host had in the store plus its log. The old disk and the
+// log stay as they are.
+func Salvage(ctx context.Context, h *Host, name, newName string) error {
+	if err := manifest.ValidName(newName); err != nil {
+		return err
+	}
+	ctx = store.With(ctx, store.Admin)
+	v, m, err := stranded(h, name)
+	if err != nil {
+		return fmt.Errorf("salvage %s: %w", name, err)
+	}
+	defer v.Kill(ErrClosed)
+	if err := v.salvage(ctx, m.Clone(), newName); err != nil {
+		return fmt.Errorf("salvage %s: %w", name, err)
+	}
+	return nil
+}
+
+func (v *Volume) salvage(ctx context.Context, m *manifest.Manifest, newName string) error {
+	if _, err := manifest.Read(ctx, v.host.Store, newName); !errors.Is(err, store.ErrNotFound) {
+		return errors.Join(fmt.Errorf("%w: %q", ErrExists, newName), err)
+	}
+	for _, s := range v.mu.view.tail { // the other writer may have merged and swept them
+		if _, err := v.host.index(ctx, s); err != nil {
+			return err
+		}
+	}
+	m.Volume, m.Name, m.Created = newID(), newName, time.Now()
+	for after := m.Barrier.Seq; ; {
+		b, err := v.cut(after)
+		if err != nil {
+			return err
+		}
+		if b == nil {
+			break
+		}
+		if err := v.salvageBatch(ctx, b, m); err != nil {
+			return err
+		}
+		after = b.barrier.Seq
+	}
+	m.Owner, m.Since, m.Closed, m.Epoch = v.host.Owner, time.Now(), true, 1
+	_, err := manifest.Create(ctx, v.host.Store, m)
+	return err
+}
+
+func (v *Volume) salvageBatch(ctx context.Context, b *batch, m *manifest.Manifest) error {
+	b.weight = min(batchMemory, b.bytes+1<<20)
+	if err := v.host.shared().batches.Acquire(ctx, b.weight); err != nil {
+		return err
+	}
+	defer v.release(b)
+	if err := v.build(ctx, b, nil); err != nil {
+		return err
+	}
+	if b.pack != nil {
+		if err := v.host.putPack(ctx, b.pack, new(manifest.Window)); err != nil {
+			return err
+		}
+	}
+	b.into(m, 0)
+	return nil
+}
+
+// Abandon drops this host's log of a disk and its claim on the disk; it returns how many writes were only there. With
+// dry nothing is changed.
+func Abandon(ctx context.Context, h *Host, name string, dry bool) (writes uint64, err error) {
+	ctx = store.With(ctx, store.Admin)
+	cell, err := manifest.Read(ctx, h.Store, name)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return 0, fmt.Errorf("abandon %s: %w", name, err)
+	}
+	ours := err == nil && cell.Current().Owner.State == h.Owner.State && !cell.Current().Closed
+	v := &Volume{host: h, name: name, dir: filepath.Join(h.Logs, name), wake: make(chan struct{}, 1)}
+	if !wlog.Exists(h.FS, v.dir) {
+		if !ours {
+			return 0, fmt.Errorf("abandon %s: %w: no write log in %s, and the disk is not this host's", name, ErrNotFound, h.Logs)
+		}
+	} else if writes, err = v.onlyHere(); err != nil {
+		return 0, fmt.Errorf("abandon %s: %w", name, err)
+	}
+	if dry {
+		if v.log != nil {
+			v.log.Kill(ErrClosed)
+		}
+		return writes, nil
+	}
+	if ours {
+		if err := cell.Replace(ctx, func(next *manifest.Manifest) { next.Closed = true }); err != nil {
+			return writes, fmt.Errorf("abandon %s: %w", name, err)
+		}
+	}
+	return writes, v.removeLog()
+}

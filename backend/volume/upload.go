@@ -1,0 +1,338 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"glidefs-appliance/backend/manifest"
+	"glidefs-appliance/backend/pack"
+	"glidefs-appliance/backend/store"
+	"glidefs-appliance/backend/vfs"
+	"glidefs-appliance/backend/wlog"
+)
+
+// The uploader is two goroutines that exist while there is something to upload: one cuts and builds, the other PUTs the
+// pack, flushes the log to the barrier, and moves the manifest. While one batch is on its way the next is built.
+
+// startUploader makes sure the uploader runs and looks at the log again.
+func (v *Volume) startUploader() {
+	if v.host.Tuning.NoUpload {
+		return
+	}
+	v.mu.Lock()
+	started := v.mu.running
+	v.mu.running = true
+	v.mu.Unlock()
+	if started || !v.spawn(v.upload) {
+		v.nudge()
+	}
+}
+
+// nudge wakes the uploader, if it runs.
+func (v *Volume) nudge() {
+	select {
+	case v.wake <- struct{}{}:
+	default:
+	}
+}
+
+// pressure is called when a request found the log full: upload now.
+func (v *Volume) pressure() {
+	v.mu.Lock()
+	v.mu.want = max(v.mu.want, v.log.LastSeq())
+	v.mu.Unlock()
+	v.startUploader()
+	v.nudge()
+}
+
+// upload runs until everything committed is in the store or the volume ends.
+func (v *Volume) upload() {
+	ctx, cancel := context.WithCancel(store.With(v.ctx, store.Upload))
+	defer cancel()
+	built := make(chan *batch, 1)
+	done := make(chan error, 1)
+	go func() {
+		err := v.publishBatches(ctx, built)
+		cancel()
+		for b := range built { // batches that will not be published
+			v.release(b)
+		}
+		done <- err
+	}()
+	err := v.cutBatches(ctx, built)
+	close(built)
+	if perr := <-done; perr != nil {
+		err = perr
+	}
+	v.uploadEnded(err)
+}
+
+// uploadEnded decides what an error of the uploader means: fenced and damage are final; the rest is retried by the next
+// write, Sync or timer, since nothing settled is lost.
+func (v *Volume) uploadEnded(err error) {
+	var fenced *manifest.FencedError
+	switch {
+	case err == nil || v.ctx.Err() != nil:
+	case errors.As(err, &fenced):
+		v.die(fmt.Errorf("%w: %w", ErrFenced, err))
+	default:
+		v.host.Log.Error("upload failed", "disk", v.name, "err", err)
+		v.noteStore(fmt.Errorf("%w: %w", store.ErrUnavailable, err))
+		timer := time.AfterFunc(uploadRetry, v.startUploader)
+		context.AfterFunc(v.ctx, func() { timer.Stop() })
+	}
+	v.mu.Lock()
+	v.mu.running = false
+	again := err == nil && v.ctx.Err() == nil && v.mu.settled < v.log.LastSeq() && !v.mu.dirty.IsZero()
+	v.broadcastLocked()
+	v.mu.Unlock()
+	if again {
+		v.startUploader()
+	}
+}
+
+// uploadRetry is the pause after an error that the store's own retries did not absorb.
+const uploadRetry = 5 * time.Second
+
+// cutBatches builds batches as they fall due, until the log is clean.
+func (v *Volume) cutBatches(ctx context.Context, built chan<- *batch) error {
+	v.mu.Lock()
+	after := v.mu.settled
+	v.mu.Unlock()
+	for ctx.Err() == nil {
+		if !v.waitDue(ctx, after) {
+			return nil
+		}
+		b, err := v.cut(after)
+		if err != nil || b == nil {
+			return err
+		}
+		v.takePending(b.bytes)
+		if err := v.buildNext(ctx, b, after, built); err != nil {
+			return err
+		}
+		after = b.barrier.Seq
+	}
+	return nil
+}
+
+// buildNext builds a batch and hands it on. A small one waits until those before it are published, so that it sees the
+// tail it will be put on: then it may take inline packs with it, and leave out zeros that hide nothing. A full one
+// doesn't wait and does neither.
+func (v *Volume) buildNext(ctx context.Context, b *batch, after uint64, built chan<- *batch) error {
+	var top *view
+	if b.bytes < v.host.Tuning.BatchBytes {
+		v.waitSettled(ctx, after)
+	}
+	v.mu.Lock()
+	if v.mu.settled >= after {
+		top = v.mu.view
+	}
+	v.mu.Unlock()
+	b.weight = min(batchMemory, b.bytes+1<<20)
+	if err := v.host.shared().batches.Acquire(ctx, b.weight); err != nil {
+		return nil // ctx ended
+	}
+	if err := v.build(ctx, b, top); err != nil {
+		v.release(b)
+		return err
+	}
+	select {
+	case built <- b:
+	case <-ctx.Done():
+		v.release(b)
+	}
+	return nil
+}
+
+// waitSettled waits until everything up to seq is in the store, or ctx ends.
+func (v *Volume) waitSettled(ctx context.Context, seq uint64) {
+	for {
+		v.mu.Lock()
+		settled, changed := v.mu.settled, v.mu.changed
+		v.mu.Unlock()
+		if settled >= seq {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (v *Volume) takePending(n int64) {
+	v.mu.Lock()
+	v.mu.pending = max(0, v.mu.pending-n)
+	v.mu.Unlock()
+}
+
+// waitDue waits until a batch should be cut: enough is waiting, the oldest write is old enough, Sync or a full log asks.
+// false: nothing is left to cut, or ctx ended.
+func (v *Volume) waitDue(ctx context.Context, after uint64) bool {
+	for {
+		v.mu.Lock()
+		due, dirty := v.mu.pending >= v.host.Tuning.BatchBytes || v.mu.want > after, v.mu.dirty
+		v.mu.Unlock()
+		if v.log.LastSeq() <= after || dirty.IsZero() {
+			return false
+		}
+		left := v.host.Tuning.UploadAge - time.Since(dirty)
+		if due || left <= 0 {
+			return true
+		}
+		timer := time.NewTimer(left)
+		select {
+		case <-timer.C:
+		case <-v.wake:
+		case <-ctx.Done():
+			timer.Stop()
+			return false
+		}
+		timer.Stop()
+	}
+}
+
+// publishBatches moves built batches to the store, in order.
+func (v *Volume) publishBatches(ctx context.Context, built <-chan *batch) error {
+	for b := range built {
+		err := v.publishBatch(ctx, b)
+		v.release(b)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (v *Volume) publishBatch(ctx context.Context, b *batch) error {
+	inline := v.host.Tuning.InlineBytes
+	var w manifest.Window
+	if b.pack != nil && !b.rides(inline) {
+		if err := v.host.putPack(ctx, b.pack, &w); err != nil {
+			return err
+		}
+	}
+	if v.log.DurableSeq() < b.barrier.Seq {
+		if err := v.failed(v.log.Flush()); err != nil {
+			return err
+		}
+	}
+	err := v.replace(ctx, w, func(next *manifest.Manifest) { b.into(next, inline) })
+	if err != nil {
+		return err
+	}
+	if b.pack != nil {
+		v.host.shared().indexes.put(b.pack.Ref.Hash, b.pack.Index)
+	}
+	v.host.counters.batches.Add(1)
+	v.settle(b.barrier)
+	v.compactSoon()
+	return nil
+}
+
+// putPack uploads a pack. w keeps when the first object of an update was written.
+func (h *Host) putPack(ctx context.Context, p *pack.Pack, w *manifest.Window) error {
+	began := time.Now()
+	info, err := h.Store.Put(ctx, p.Ref.Hash.Key(), p.Body, store.Condition{})
+	if err != nil {
+		return fmt.Errorf("upload pack %s: %w", p.Ref.Hash, err)
+	}
+	if *w == (manifest.Window{}) {
+		*w = manifest.Window{Local: began, Store: info.Modified}
+	}
+	return nil
+}
+
+// replace moves the manifest forward and publishes the view of it. Only then may the log forget anything.
+func (v *Volume) replace(ctx context.Context, w manifest.Window, build func(next *manifest.Manifest)) error {
+	v.manifest.Lock()
+	defer v.manifest.Unlock()
+	if v.manifest.cell == nil {
+		if err := v.connect(ctx); err != nil {
+			return err
+		}
+	}
+	if err := v.manifest.cell.Publish(store.With(ctx, store.Manifest), w, build); err != nil {
+		return fmt.Errorf("manifest of %s: %w", v.name, err)
+	}
+	v.noteStore(nil)
+	return v.adopt(v.manifest.cell)
+}
+
+// adopt keeps the manifest beside the log, for an open without the store, and publishes its view.
+func (v *Volume) adopt(cell *manifest.Cell) error {
+	v.mu.Lock()
+	prev := v.mu.view
+	v.mu.Unlock()
+	vw, err := makeView(cell.Current(), prev)
+	if err != nil {
+		return err
+	}
+	if err := vfs.WriteFile(v.host.FS, v.dir+"/"+keptManifest, cell.Raw()); err != nil {
+		return err
+	}
+	v.mu.Lock()
+	v.mu.view = vw
+	v.mu.Unlock()
+	return nil
+}
+
+// settle tells the log and those who wait that everything up to the barrier is in the store.
+func (v *Volume) settle(b wlog.Barrier) {
+	if err := v.log.Settle(b); err != nil {
+		_ = v.failed(err)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.mu.settled = b.Seq
+	v.mu.dirty = time.Time{}
+	if _, writes := v.log.Unsettled(); writes > 0 {
+		v.mu.dirty = v.lastInstant
+	} else {
+		v.mu.want = 0
+	}
+	v.broadcastLocked()
+}
+
+// Sync returns when everything written before the call is in the store. progress, if any, is called as it goes. With
+// the store unreachable it waits until ctx ends.
+func (v *Volume) Sync(ctx context.Context, progress func(Progress)) error {
+	if err := v.check(0, 0, false); err != nil || v.log == nil {
+		return err
+	}
+	target := v.log.LastSeq()
+	v.mu.Lock()
+	v.mu.want = max(v.mu.want, target)
+	v.mu.Unlock()
+	total, writes := v.log.Unsettled()
+	if writes == 0 {
+		return nil
+	}
+	v.startUploader()
+	v.nudge()
+	for {
+		v.mu.Lock()
+		settled, changed := v.mu.settled, v.mu.changed
+		v.mu.Unlock()
+		left, writes := v.log.Unsettled()
+		if progress != nil {
+			progress(Progress{Left: left, Total: max(total, left)})
+		}
+		if settled >= target || writes == 0 {
+			return nil
+		}
+		if p := v.dead.Load(); p != nil {
+			return *p
+		}
+		select {
+		case <-changed:
+			v.startUploader()
+		case <-ctx.Done():
+			return fmt.Errorf("sync %s: %w", v.name, ctx.Err())
+		}
+	}
+}

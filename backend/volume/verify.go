@@ -1,0 +1,142 @@
+package volume
+
+import (
+	"context"
+	"fmt"
+	"sort"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"glidefs-appliance/backend/manifest"
+	"glidefs-appliance/backend/pack"
+	"glidefs-appliance/backend/store"
+)
+
+// Damage is a range of the disk, in bytes, that an object which is missing or damaged holds.
+type Damage struct {
+	Off, Len int64
+	Object   string
+	Err      error
+}
+
+// Report of Verify.
+type Report struct {
+	Objects int
+	Bytes   int64
+	Damage  []Damage // by offset
+}
+
+// verifyParallel bounds the packs that Verify holds in memory.
+const verifyParallel = 3
+
+// Verify reads every object that the disk's manifest names and checks every byte of it. progress is told bytes read and
+// bytes in all. The error is about not being able to look; damage is in the report. A damaged map page hides which packs
+// are below it, so it is an error.
+func Verify(ctx context.Context, h *Host, name string, progress func(done, total int64)) (Report, error) {
+	h.shared()
+	ctx = store.With(ctx, store.Admin)
+	cell, err := manifest.Read(ctx, h.Store, name)
+	if err != nil {
+		return Report{}, fmt.Errorf("verify %s: %w", name, err)
+	}
+	c := checker{host: h, man: cell.Current(), total: stored(cell.Current()), progress: progress}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(verifyParallel)
+	err = c.each(ctx, func(r pack.Ref, inline []byte) {
+		g.Go(func() error { return c.pack(ctx, r, inline) })
+	})
+	if werr := g.Wait(); err == nil {
+		err = werr
+	}
+	if err != nil {
+		return c.report, fmt.Errorf("verify %s: %w", name, err)
+	}
+	sort.Slice(c.report.Damage, func(i, j int) bool { return c.report.Damage[i].Off < c.report.Damage[j].Off })
+	return c.report, nil
+}
+
+type checker struct {
+	host     *Host
+	man      *manifest.Manifest
+	total    int64
+	progress func(done, total int64)
+
+	mu     sync.Mutex
+	report Report
+}
+
+func (c *checker) each(ctx context.Context, fn func(pack.Ref, []byte)) error {
+	for _, t := range c.man.Tail {
+		fn(t.Ref, t.Inline)
+	}
+	for _, l := range c.man.Levels {
+		err := c.host.Pages.Walk(ctx, l, 0, ^uint64(0), func(r pack.Ref) error {
+			fn(r, nil)
+			return ctx.Err()
+		})
+		if err != nil {
+			return fmt.Errorf("map page: %w", err)
+		}
+	}
+	return nil
+}
+
+func (c *checker) pack(ctx context.Context, r pack.Ref, body []byte) error {
+	var err error
+	if body == nil {
+		body, _, err = c.host.Store.Get(ctx, r.Hash.Key(), store.Range{})
+		if err != nil && !isGone(err) {
+			return fmt.Errorf("pack %s: %w", r.Hash, err)
+		}
+	}
+	p := (*pack.Pack)(nil)
+	if err == nil {
+		p, err = pack.Parse(body)
+	}
+	if err == nil && p.Ref.Hash != r.Hash && r.Hash != (pack.Hash{}) {
+		err = fmt.Errorf("%w: its content has another hash", ErrDamaged)
+	}
+	if err != nil {
+		c.found(r, err)
+	} else {
+		c.frames(r, p)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.report.Objects++
+	c.report.Bytes += int64(len(body))
+	if c.progress != nil {
+		c.progress(c.report.Bytes, c.total)
+	}
+	return nil
+}
+
+// found reports a pack as a whole: its index can't be trusted, so all it may hold.
+func (c *checker) found(r pack.Ref, err error) {
+	c.add(Damage{Off: int64(r.First) * int64(c.man.Sector), Len: int64(r.End-r.First) * int64(c.man.Sector), Object: r.Hash.Key(), Err: err})
+}
+
+func (c *checker) add(d Damage) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.report.Damage = append(c.report.Damage, d)
+}
+
+func (c *checker) frames(r pack.Ref, p *pack.Pack) {
+	bad := map[uint32]error{}
+	var buf []byte
+	for i, f := range p.Index.Frames {
+		data, err := p.Index.DecodeFrame(uint32(i), p.Body[f.Off:f.Off+f.Len], buf[:0])
+		if err != nil {
+			bad[uint32(i)] = err
+			continue
+		}
+		buf = data
+	}
+	for _, e := range p.Index.Extents {
+		if err := bad[e.Frame]; err != nil {
+			c.add(Damage{Off: int64(e.First) * int64(c.man.Sector), Len: int64(e.Count) * int64(c.man.Sector), Object: r.Hash.Key(), Err: err})
+		}
+	}
+}

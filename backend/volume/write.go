@@ -1,0 +1,199 @@
+package volume
+
+import (
+	"context"
+	"hash/crc32"
+	"sync"
+	"time"
+
+	"glidefs-appliance/backend/wlog"
+	"glidefs-appliance/frontends"
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// op is the scratch of one request, pooled so that the hot paths don't allocate.
+type op struct {
+	spans []wlog.Span
+	recs  []wlog.Record
+	read  []piece
+}
+
+var ops = sync.Pool{New: func() any { return new(op) }}
+
+func (o *op) put() {
+	clear(o.spans)
+	clear(o.read)
+	o.spans, o.recs, o.read = o.spans[:0], o.recs[:0], o.read[:0]
+	ops.Put(o)
+}
+
+// WriteAt implements frontends.Disk.
+func (v *Volume) WriteAt(ctx context.Context, p []byte, off int64, fua bool) error {
+	if err := v.check(off, int64(len(p)), true); err != nil || len(p) == 0 {
+		return err
+	}
+	var err error
+	for len(p) > 0 && err == nil {
+		n := min(len(p), maxWrite)
+		if (off|int64(n))&(v.sector-1) == 0 {
+			err = v.write(ctx, p[:n], off, nil)
+		} else {
+			err = v.writeOdd(ctx, p[:n], off)
+		}
+		p, off = p[n:], off+int64(n)
+	}
+	if err == nil && fua {
+		err = v.Flush(ctx)
+	}
+	return err
+}
+
+// maxWrite is the most one request takes from the log at a time, in bytes; no frontend sends more.
+const maxWrite = 1 << 20
+
+// write moves whole sectors to the log and commits them. With a guard the commit is refused (errMoved) when the sectors
+// it watches have changed.
+func (v *Volume) write(ctx context.Context, p []byte, off int64, g *guard) error {
+	o := ops.Get().(*op)
+	defer o.put()
+	var err error
+	if o.spans, err = v.reserve(ctx, int64(len(p)), o.spans[:0]); err != nil {
+		return err
+	}
+	for i := range o.spans {
+		s := &o.spans[i]
+		n := min(s.Len, int64(len(p)))
+		if err := s.Seg.WriteAt(p[:n], s.Off); err != nil {
+			v.log.Abandon(o.spans)
+			return v.failed(err)
+		}
+		o.recs = append(o.recs, wlog.Record{
+			Kind: wlog.KindWrite, Flags: wlog.FlagSum, Sum: crc32.Checksum(p[:n], castagnoli),
+			First: uint64(off / v.sector), Count: uint64(n / v.sector),
+		})
+		p, off = p[n:], off+n
+	}
+	return v.commit(o, g)
+}
+
+// reserve takes room in the log, counting those who wait.
+func (v *Volume) reserve(ctx context.Context, n int64, spans []wlog.Span) ([]wlog.Span, error) {
+	if s, ok := v.log.TryReserve(n, spans); ok {
+		return s, nil
+	}
+	v.waiting.Add(1)
+	defer v.waiting.Add(-1)
+	v.pressure()
+	spans, err := v.log.Reserve(ctx, n, spans)
+	return spans, v.failed(err)
+}
+
+// commit gives the request its place in the write order, points the map at its data and returns once its records
+// survive the death of the process.
+func (v *Volume) commit(o *op, g *guard) error {
+	o.recs[len(o.recs)-1].Flags |= wlog.FlagEnd
+	v.mu.Lock()
+	if g != nil && !g.standsLocked(v) {
+		v.mu.Unlock()
+		v.log.Abandon(o.spans)
+		return errMoved
+	}
+	seq := v.log.Append(o.recs, o.spans)
+	for i := range o.recs {
+		v.placeLocked(&o.recs[i])
+	}
+	wake := v.dirtyLocked(o.recs)
+	v.mu.Unlock()
+	if wake {
+		v.startUploader()
+	}
+	return v.failed(v.log.Commit(seq))
+}
+
+// placeLocked enters a record in the map of the log.
+func (v *Volume) placeLocked(r *wlog.Record) {
+	val := uint64(r.Seg)<<32 | uint64(r.Off)
+	if r.Kind == wlog.KindZero {
+		val = uint64(r.Seg)<<32 | flagZero
+	}
+	v.mu.m.insert(r.First, r.Count, val)
+}
+
+// dirtyLocked counts what the uploader has to do and tells whether it must be woken.
+func (v *Volume) dirtyLocked(recs []wlog.Record) (wake bool) {
+	before := v.mu.pending
+	for i := range recs {
+		if recs[i].Kind == wlog.KindWrite {
+			v.mu.pending += int64(recs[i].Count) * v.sector
+		}
+	}
+	if v.mu.dirty.IsZero() {
+		v.mu.dirty = time.Now()
+		wake = true
+	}
+	limit := v.host.Tuning.BatchBytes
+	return wake || before < limit && v.mu.pending >= limit
+}
+
+// zeroStep bounds the extents one step of a discard removes from the map while the lock is held.
+const zeroStep = 4096
+
+// WriteZeroes implements frontends.Disk: partial edge sectors are written.
+func (v *Volume) WriteZeroes(ctx context.Context, off, n int64) error {
+	if err := v.check(off, n, true); err != nil || n == 0 {
+		return err
+	}
+	lo, hi := (off+v.sector-1)&^(v.sector-1), (off+n)&^(v.sector-1)
+	if lo > hi { // inside one sector
+		return v.writeOdd(ctx, make([]byte, n), off)
+	}
+	err := v.zeroBytes(ctx, off, lo)
+	if err == nil {
+		err = v.zero(ctx, lo, hi, 0)
+	}
+	if err == nil {
+		err = v.zeroBytes(ctx, hi, off+n)
+	}
+	return err
+}
+
+// zeroBytes writes zeros to [lo, hi), less than a sector.
+func (v *Volume) zeroBytes(ctx context.Context, lo, hi int64) error {
+	if lo == hi {
+		return nil
+	}
+	return v.writeOdd(ctx, make([]byte, hi-lo), lo)
+}
+
+// Discard implements frontends.Disk: the bytes read as zeros from now on; partial edge sectors are kept.
+func (v *Volume) Discard(ctx context.Context, off, n int64) error {
+	if err := v.check(off, n, true); err != nil {
+		return err
+	}
+	return v.zero(ctx, (off+v.sector-1)&^(v.sector-1), (off+n)&^(v.sector-1), wlog.FlagPunch)
+}
+
+// zero appends zero records for whole sectors. A range that holds many extents goes in bounded steps, each a request of
+// its own, so that no other request waits behind the map's lock.
+func (v *Volume) zero(ctx context.Context, lo, hi int64, flags uint8) error {
+	first, end := uint64(lo/v.sector), uint64(hi/v.sector)
+	for lo < hi && first < end {
+		o := ops.Get().(*op)
+		var err error
+		if o.spans, err = v.reserve(ctx, 0, o.spans[:0]); err == nil {
+			v.mu.Lock()
+			step := v.mu.m.pieces(first, end, zeroStep)
+			v.mu.Unlock()
+			o.recs = append(o.recs, wlog.Record{Kind: wlog.KindZero, Flags: flags, First: first, Count: step - first})
+			first, err = step, v.commit(o, nil)
+		}
+		o.put()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var _ frontends.Ref = (*wlog.Segment)(nil)
