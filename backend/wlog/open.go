@@ -9,9 +9,9 @@ import (
 	"glidefs-appliance/backend/vfs"
 )
 
-// Open opens the log in o.Dir, or makes an empty one, and finds out what it holds. Until Start nothing is written but
-// the removal of files that were never used, so that opening may be tried again, after a crash too. The caller holds a
-// lock that keeps other processes away. Errors: DamageError, ErrForeign, and those of the disk.
+// Open opens the log in o.Dir, or makes an empty one, and finds out what it holds. Until Start nothing on the disk is
+// changed, so that opening may be tried again, after a crash too. The caller holds a lock that keeps other processes
+// away. Errors: DamageError, ErrForeign, and those of the disk.
 func Open(o Options) (*Log, error) {
 	if err := o.ensureDefaults(); err != nil {
 		return nil, err
@@ -70,7 +70,7 @@ func (l *Log) openSegments(h *Head) error {
 	return nil
 }
 
-// openSegment opens one file. One that never got a header is deleted, one that is not of the log's incarnations is free.
+// openSegment opens one file. One whose making was interrupted is junk, one that is not of the log's incarnations is free.
 func (l *Log) openSegment(h *Head, name string, number uint32) error {
 	f, err := l.o.FS.Open(filepath.Join(l.o.Dir, name))
 	if err != nil {
@@ -78,10 +78,8 @@ func (l *Log) openSegment(h *Head, name string, number uint32) error {
 	}
 	s, err := l.readSegment(h, f, number)
 	if s == nil {
+		l.junk = append(l.junk, name)
 		_ = f.Close()
-		if err == nil {
-			err = l.o.FS.Remove(filepath.Join(l.o.Dir, name))
-		}
 		return err
 	}
 	l.numbers = l.numbers[:len(l.numbers)-1]
@@ -94,7 +92,8 @@ func (l *Log) openSegment(h *Head, name string, number uint32) error {
 	return nil
 }
 
-// readSegment checks a segment's header; nil for a file whose making was interrupted before it had one.
+// readSegment checks a segment's header; nil for a file whose making was interrupted: before it had a header, or by a
+// power cut before it was synced. If it is something else then what was in it will be missed.
 func (l *Log) readSegment(h *Head, f vfs.File, number uint32) (*Segment, error) {
 	size, err := f.Size()
 	if err != nil {
@@ -115,6 +114,8 @@ func (l *Log) readSegment(h *Head, f vfs.File, number uint32) (*Segment, error) 
 	reason := ""
 	if err := sh.decode(p); err != nil {
 		reason = err.Error()
+	} else if size < sh.size && !h.SameBoot {
+		return nil, nil
 	} else if sh.number != number || sh.size != size {
 		reason = fmt.Sprintf("its header is that of segment %d with %d bytes, the file has %d", sh.number, sh.size, size)
 	} else if sh.volume != h.Volume {
@@ -137,6 +138,11 @@ func (l *Log) Start(id LogID) error {
 	}
 	if err := l.o.FS.SyncDir(l.o.Dir); err != nil {
 		return l.fail(err)
+	}
+	for _, name := range l.junk {
+		if err := l.o.FS.Remove(filepath.Join(l.o.Dir, name)); err != nil {
+			return l.fail(err)
+		}
 	}
 	l.mu.Lock()
 	l.beginLocked(id)

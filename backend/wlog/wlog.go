@@ -121,6 +121,7 @@ type Log struct {
 	ready   []*Segment // synced, empty, to be cur next
 	sealed  []*Segment // no more records will come; ordered by last; without those that are being evicted
 	toSync  []*Segment // sealed, waiting for the background sync
+	junk    []string   // files whose making was interrupted, until Start
 	free    []freeFile // of segments whose life is over
 	dying   int        // evicted, still referenced by readers
 	numbers []uint32   // below nextNumber without a file
