@@ -28,13 +28,7 @@ func open(t testing.TB, url string) *s3.Store {
 func TestContract(t *testing.T) {
 	url := storetest.Versitygw(t)
 	var n atomic.Int32
-	next := func() string {
-		return strings.Replace(url, "?", fmt.Sprintf("/prefix/%d?", n.Add(1)), 1)
-	}
-	t.Run("bare", func(t *testing.T) {
-		storetest.Run(t, func(t *testing.T) store.Store { return open(t, next()) })
-	})
-	t.Run("stack", func(t *testing.T) {
-		storetest.Run(t, func(t *testing.T) store.Store { return store.NewStack(open(t, next()), store.StackOptions{}) })
+	storetest.Run(t, func(t *testing.T) store.Store {
+		return open(t, strings.Replace(url, "?", fmt.Sprintf("/prefix/%d?", n.Add(1)), 1))
 	})
 }

@@ -78,15 +78,19 @@ func withoutUnavailable(err error) error {
 	return err
 }
 
-// answered maps what the server said.
+// answered maps what the server said. Not every 404 is a missing object: versitygw answers an unknown user with one, and
+// whoever took that for a missing manifest would make a new disk.
 func (s *Store) answered(e minio.ErrorResponse) error {
 	switch e.Code {
+	case "NoSuchKey":
+		return store.ErrNotFound
 	case "NoSuchBucket":
 		return fmt.Errorf("%w: %s at %s", store.ErrNoBucket, s.config.Bucket, s.endpoint())
 	case "AuthorizationHeaderMalformed", "InvalidRegion", "PermanentRedirect", "IllegalLocationConstraintException":
 		return fmt.Errorf("%w: %s: %s (is the region right? this host uses %s; region=... in the store's URL sets it)",
 			store.ErrDenied, s.endpoint(), e.Message, s.config.region())
-	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired":
+	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired",
+		"XAdminUserNotFound": // versitygw
 		return fmt.Errorf("%w: %s says %s: %s", store.ErrDenied, s.endpoint(), e.Code, e.Message)
 	case "RequestTimeout", "SlowDown", "Throttling", "BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody",
 		"ConditionalRequestConflict", "OperationAborted":
@@ -97,8 +101,6 @@ func (s *Store) answered(e minio.ErrorResponse) error {
 
 func (s *Store) answeredStatus(e minio.ErrorResponse) error {
 	switch status := e.StatusCode; {
-	case status == http.StatusNotFound:
-		return store.ErrNotFound
 	case status == http.StatusPreconditionFailed:
 		return store.ErrPrecondition
 	case status == http.StatusRequestedRangeNotSatisfiable:
@@ -117,10 +119,6 @@ func (s *Store) answeredStatus(e minio.ErrorResponse) error {
 
 func (s *Store) sentinel(kind error, e minio.ErrorResponse) error {
 	return fmt.Errorf("%w: %s answered %d %s: %s", kind, s.endpoint(), e.StatusCode, e.Code, e.Message)
-}
-
-func (s *Store) noBucket(op, key string) error {
-	return s.describe(op, key, s.answered(minio.ErrorResponse{Code: "NoSuchBucket"}))
 }
 
 // endpoint names the server in messages.

@@ -29,13 +29,13 @@ func (s *Store) Put(ctx context.Context, key string, body []byte, c store.Condit
 		in := store.Info{Key: key, Size: int64(len(body)), ETag: up.ETag}
 		in.Modified, _ = http.ParseTime(*date) // zero if the answer has none; the condition rests on the ETag
 		return in, nil
-	case c.IfMatch != "" && minio.ToErrorResponse(err).StatusCode == http.StatusNotFound && !isNoBucket(err):
+	case c.IfMatch != "" && isNoKey(err):
 		return store.Info{}, s.describe("put", key, fmt.Errorf("%w: there is no such object", store.ErrPrecondition))
 	}
 	return store.Info{}, s.failWrite(a, "put", key, int64(len(body)), err)
 }
 
-func isNoBucket(err error) bool { return minio.ToErrorResponse(err).Code == "NoSuchBucket" }
+func isNoKey(err error) bool { return minio.ToErrorResponse(err).Code == "NoSuchKey" }
 
 // putOptions: DisableContentSha256 is the name of the switch that lets the SHA-256 we pass be signed, instead of a stream
 // of signed chunks.
@@ -59,7 +59,7 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	a := s.begin(ctx)
 	defer a.end()
 	err := s.client.RemoveObject(a.ctx, s.config.Bucket, s.name(key), minio.RemoveObjectOptions{})
-	if err == nil || minio.ToErrorResponse(err).StatusCode == http.StatusNotFound && !isNoBucket(err) {
+	if err == nil || isNoKey(err) {
 		return nil
 	}
 	return s.failWrite(a, "delete", key, 0, err)

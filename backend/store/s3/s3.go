@@ -67,17 +67,11 @@ func (s *Store) name(key string) string { return s.config.Prefix + key }
 // key is the inverse of name.
 func (s *Store) key(name string) string { return strings.TrimPrefix(name, s.config.Prefix) }
 
-// Now is the Date of an answer to HEAD bucket, to the second.
+// Now is the Date of an answer, to the second. The request lists nothing: unlike to a HEAD, a refusal of it says why.
 func (s *Store) Now(ctx context.Context) (time.Time, error) {
-	a := s.begin(ctx)
-	defer a.end()
-	ctx, date := s.dates.want(a.ctx)
-	ok, err := s.client.BucketExists(ctx, s.config.Bucket)
-	if err != nil {
-		return time.Time{}, s.fail(a, "now", "", err)
-	}
-	if !ok {
-		return time.Time{}, s.noBucket("now", "")
+	dated, date := s.dates.want(ctx)
+	if _, err := s.page(dated, "now/", "now/now"); err != nil {
+		return time.Time{}, err
 	}
 	now, err := http.ParseTime(*date)
 	if err != nil {
