@@ -93,9 +93,10 @@ func (l *Log) closeFiles() int64 {
 	return left
 }
 
-// Remove deletes the log of a disk that was detached in order. After Close. The head goes last, so that a crash in
-// between leaves a log that opens.
+// Remove deletes the log, and closes it first if need be. The head goes last, so that a crash in between leaves a log
+// that opens, if everything in it was settled.
 func (l *Log) Remove() error {
+	_ = l.Close() // nothing that it could fail at is needed any more
 	if err := l.removeSegments(); err != nil {
 		return err
 	}

@@ -13,6 +13,9 @@ import (
 // growAfter is how many segments of one size a log holds before it makes larger ones.
 const growAfter = 16
 
+// keepIncarnations is how many incarnations the head names even if it has no record of them any more.
+const keepIncarnations = 64
+
 func (l *Log) segmentPath(number uint32) string {
 	return filepath.Join(l.o.Dir, fmt.Sprintf("%08d.seg", number))
 }
@@ -34,10 +37,11 @@ func (l *Log) writeHead(mark uint64, clean bool) error {
 	return nil
 }
 
-// pruneLocked forgets the incarnations that ended before the log begins.
+// pruneLocked forgets incarnations that ended before the log begins; not the last ones, since the store's manifest may
+// still name one of them as its writer.
 func (l *Log) pruneLocked() {
 	incs := l.head.Incarnations
-	for len(incs) > 1 && incs[0].Last.Seq <= l.head.base.Seq {
+	for len(incs) > keepIncarnations && incs[0].Last.Seq <= l.head.base.Seq {
 		incs = incs[1:]
 	}
 	l.head.Incarnations = incs

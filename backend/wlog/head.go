@@ -27,7 +27,7 @@ var headMagic = [8]byte{'g', 'l', 'i', 'd', 'e', 'l', 'o', 'g'}
 type Incarnation struct {
 	ID    LogID
 	First uint64  // seq of its first record
-	Last  Barrier // its last record; zero for the newest incarnation, which is still open
+	Last  Barrier // its last record, seq First-1 if it has none; zero for the newest incarnation, which is still open
 }
 
 // Head is what the head file says, and whether it was written under the running kernel.
@@ -111,7 +111,7 @@ func (h *Head) validate() error {
 	}
 	for i, inc := range h.Incarnations {
 		open := i == len(h.Incarnations)-1
-		if inc.First == 0 || open != (inc.Last == Barrier{}) || !open && inc.Last.Seq+1 != h.Incarnations[i+1].First {
+		if inc.First == 0 || open != (inc.Last == Barrier{}) || !open && inc.Last.Seq+1 != h.Incarnations[i+1].First || !open && inc.Last.Seq+1 < inc.First {
 			return errors.New("log head: incarnations do not follow each other")
 		}
 	}

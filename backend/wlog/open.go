@@ -156,13 +156,11 @@ func (l *Log) Start(id LogID) error {
 	return nil
 }
 
-// beginLocked ends the last incarnation, or forgets it if it has left no record, and adds the new one.
+// beginLocked ends the last incarnation and adds the new one.
 func (l *Log) beginLocked(id LogID) {
 	incs := append([]Incarnation(nil), l.head.Incarnations...)
-	if n := len(incs); n > 0 && incs[n-1].First > l.tip.Seq {
-		incs = incs[:n-1]
-	} else if n > 0 {
-		incs[n-1].Last = l.tip
+	if n := len(incs); n > 0 {
+		incs[n-1].Last = Barrier{incs[n-1].ID, l.tip.Seq, l.tip.Chain}
 	}
 	l.head.Incarnations = append(incs, Incarnation{ID: id, First: l.tip.Seq + 1})
 	l.head.BootID = l.o.BootID

@@ -10,6 +10,8 @@ var errStop = errors.New("stop")
 // Settle says that the store holds everything up to b, which a Flush has made durable here. Segments that end there
 // become cache that may be given up at any time. The head learns of it before one is.
 func (l *Log) Settle(b Barrier) error {
+	l.settleMu.Lock()
+	defer l.settleMu.Unlock()
 	s, err := l.survey(b)
 	if err != nil {
 		return err
@@ -40,7 +42,7 @@ func (l *Log) survey(b Barrier) (surveyed, error) {
 	segs, through := l.extentsLocked(), l.committed
 	l.mu.Unlock()
 	s := surveyed{base: from}
-	if b == old {
+	if b.samePlace(old) {
 		return s, nil
 	}
 	found := false
@@ -66,7 +68,10 @@ func (l *Log) survey(b Barrier) (surveyed, error) {
 }
 
 func (l *Log) settleLocked(b Barrier, s surveyed) {
-	l.head.Settled, l.head.base = b, s.base
+	if !b.samePlace(l.head.Settled) {
+		l.head.Settled = b
+	}
+	l.head.base = s.base
 	l.dirtyBytes -= s.bytes
 	l.dirtyWrites -= s.writes
 	l.countReclaimableLocked()
@@ -130,12 +135,11 @@ func (l *Log) Contains(b Barrier) bool {
 	l.mu.Lock()
 	segs, settled, through := l.extentsLocked(), l.head.Settled, l.committed
 	own, named := l.head.incarnationOf(b.Seq), l.head.byID(b.Log)
-	known := own != nil && named != nil && named.First >= own.First
 	l.mu.Unlock()
-	if b == settled {
-		return true
+	if b.samePlace(settled) {
+		return b.Log == settled.Log || named != nil
 	}
-	if !known || b.Seq <= settled.Seq || b.Seq > through {
+	if own == nil || named == nil || named.First < own.First || b.Seq <= settled.Seq || b.Seq > through {
 		return false
 	}
 	found := false
@@ -145,6 +149,8 @@ func (l *Log) Contains(b Barrier) bool {
 	})
 	return err == nil && found
 }
+
+func (b Barrier) samePlace(o Barrier) bool { return b.Seq == o.Seq && b.Chain == o.Chain }
 
 // Records calls fn for the committed records after seq after, in seq order, marks left out; those up to Head().Settled
 // are left out too. The segment stays alive during the call of fn. It reads the files: nothing of it is in memory.

@@ -84,6 +84,7 @@ type Log struct {
 	// reclaimable is what evicting every settled segment would give, in bytes; read by the budget.
 	reclaimable atomic.Int64
 
+	settleMu sync.Mutex // held while a Settle reads the records it is about
 	headMu   sync.Mutex // held while the head is rewritten
 	headBase uint64     // base.Seq of the head on disk, guarded by headMu
 
