@@ -1,0 +1,242 @@
+package store_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"glidefs-appliance/backend/store"
+	"glidefs-appliance/backend/store/mem"
+	"glidefs-appliance/backend/store/storetest"
+)
+
+func TestRetryUntilTheStoreIsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := storetest.NewFault(mem.New())
+		s := store.NewStack(f, store.StackOptions{})
+		body := storetest.Random(1, 5000)
+		if _, err := s.Put(t.Context(), "packs/a", body, store.Condition{}); err != nil {
+			t.Fatal(err)
+		}
+		unplugged := f.Unplug()
+		time.AfterFunc(time.Hour, unplugged.Remove)
+		begin := time.Now()
+		got, _, err := s.Get(store.With(t.Context(), store.Guest), "packs/a", store.Range{})
+		if err != nil || !bytes.Equal(got, body) {
+			t.Fatalf("after the outage: %v", err)
+		}
+		if d := time.Since(begin); d > time.Hour+10*time.Second {
+			t.Errorf("it took %s to notice that the store is back", d-time.Hour)
+		}
+		// Every request that got through to the breaker's inside is one per breakFor at most.
+		if n := unplugged.Used(); n < 10 || n > 1810 {
+			t.Errorf("%d requests in an hour of outage", n)
+		}
+	})
+}
+
+func TestRetryEachOperation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := storetest.NewFault(mem.New())
+		s := store.NewRetry(f)
+		for i := range 30 {
+			mustPut(t, f.Inner(), fmt.Sprintf("a/%02d", i), 10)
+		}
+		f.Times(3, storetest.Any(), storetest.Unavailable())
+		mustPut(t, s, "a/30", 10)
+		f.Times(2, storetest.On(store.OpPut, ""), storetest.AnswerLost())
+		mustPut(t, s, "a/31", 10)
+		f.Times(3, storetest.On(store.OpList, ""), storetest.Unavailable())
+		if keys, err := storetest.Keys(t.Context(), s, "", ""); err != nil || len(keys) != 32 {
+			t.Errorf("list: %d keys, %v", len(keys), err)
+		}
+		f.Times(3, storetest.On(store.OpDelete, ""), storetest.RequestLost())
+		if err := s.Delete(t.Context(), "a/00"); err != nil {
+			t.Error(err)
+		}
+		if _, _, err := f.Inner().Get(t.Context(), "a/00", store.Range{}); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("the deleted object: %v", err)
+		}
+		f.Times(3, storetest.On(store.OpNow, ""), storetest.Unavailable())
+		if _, err := s.Now(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// brokenList fails after each third key, once per place.
+type brokenList struct{ store.Store }
+
+func (b brokenList) List(ctx context.Context, prefix, after string) iter.Seq2[store.Info, error] {
+	return func(yield func(store.Info, error) bool) {
+		n := 0
+		for in, err := range b.Store.List(ctx, prefix, after) {
+			if n++; n == 4 {
+				yield(store.Info{}, store.ErrUnavailable)
+				return
+			}
+			if !yield(in, err) {
+				return
+			}
+		}
+	}
+}
+
+func TestRetryListGoesOnWhereItBroke(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inner := mem.New()
+		var want []string
+		for i := range 20 {
+			want = append(want, fmt.Sprintf("a/%02d", i))
+			mustPut(t, inner, want[i], 0)
+		}
+		keys, err := storetest.Keys(t.Context(), store.NewRetry(brokenList{inner}), "a/", "")
+		if err != nil || strings.Join(keys, " ") != strings.Join(want, " ") {
+			t.Fatalf("%q, %v", keys, err)
+		}
+	})
+}
+
+// TestConditionalPutIsSentOnce: a second one would meet the first one's effect and report a loss.
+func TestConditionalPutIsSentOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := storetest.NewFault(mem.New())
+		s := store.NewStack(f, store.StackOptions{})
+		in, err := s.Put(t.Context(), "m", []byte("0"), store.Condition{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []struct {
+			act  storetest.Action
+			key  string
+			cond store.Condition
+			want error
+		}{
+			{storetest.AnswerLost(), "m", store.Condition{IfMatch: in.ETag}, store.ErrAmbiguous},
+			{storetest.AnswerLost(), "n", store.Condition{IfAbsent: true}, store.ErrAmbiguous},
+			{storetest.Unavailable(), "o", store.Condition{IfAbsent: true}, store.ErrUnavailable},
+		} {
+			f.ResetCounts()
+			f.Once(storetest.On(store.OpPut, ""), c.act)
+			if _, err := s.Put(t.Context(), c.key, []byte("1"), c.cond); !errors.Is(err, c.want) {
+				t.Errorf("%s: %v, want %v", c.key, err, c.want)
+			}
+			if n := f.Count(store.OpPut); n != 1 {
+				t.Errorf("%s: sent %d times", c.key, n)
+			}
+		}
+	})
+}
+
+func TestPermanentErrorsAreNotRetried(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := storetest.NewFault(mem.New())
+		s := store.NewStack(f, store.StackOptions{})
+		for _, kind := range []error{store.ErrNotFound, store.ErrDenied, store.ErrNoBucket, store.ErrRange, store.ErrUnsuitable} {
+			f.ResetCounts()
+			f.Once(storetest.Any(), storetest.Fail(kind))
+			if _, _, err := s.Get(t.Context(), "a", store.Range{}); !errors.Is(err, kind) || f.Count() != 1 {
+				t.Errorf("%v after %d requests, want %v after 1", err, f.Count(), kind)
+			}
+		}
+		if h := s.Health(); h.State != store.HealthOK {
+			t.Errorf("answers make the store %s", h.State)
+		}
+	})
+}
+
+func TestRetryEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := storetest.NewFault(mem.New())
+		s := store.NewStack(f, store.StackOptions{})
+		f.Unplug()
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		begin := time.Now()
+		_, _, err := s.Get(store.With(ctx, store.Guest), "a", store.Range{})
+		if !errors.Is(err, store.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("error: %v", err)
+		}
+		if d := time.Since(begin); d != 30*time.Second {
+			t.Errorf("it took %s", d)
+		}
+	})
+}
+
+func TestBreaker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var states []string
+		f := storetest.NewFault(mem.New())
+		b := store.NewBreaker(f, func(h store.Health) { states = append(states, h.State) })
+		get := func() error {
+			_, _, err := b.Get(t.Context(), "a", store.Range{})
+			return err
+		}
+		mustPut(t, b, "a", 1)
+		unplugged := f.Unplug()
+		begin := time.Now()
+		for range 5 {
+			get()
+		}
+		h := b.Health()
+		if h.State != store.HealthDown || !h.Since.Equal(begin) || !strings.Contains(h.LastError, "unavailable") {
+			t.Fatalf("after five failures: %+v", h)
+		}
+		f.ResetCounts()
+		err := get()
+		if !errors.Is(err, store.ErrUnavailable) || f.Count() != 0 {
+			t.Fatalf("open: %v, %d requests", err, f.Count())
+		}
+		if want := "store: get a: store unavailable since " + begin.UTC().Format(time.RFC3339) + ", not asked again yet: fault: "; !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("message is %v\nwant %s...", err, want)
+		}
+		time.Sleep(3 * time.Second)
+		get()
+		get()
+		if f.Count() != 1 {
+			t.Fatalf("half open let %d requests pass", f.Count())
+		}
+		unplugged.Remove()
+		time.Sleep(3 * time.Second)
+		if err := get(); err != nil {
+			t.Fatal(err)
+		}
+		if h := b.Health(); h.State != store.HealthOK || h.LastError != "" {
+			t.Fatalf("after an answer: %+v", h)
+		}
+		if got := strings.Join(states, " "); got != "degraded down ok" {
+			t.Errorf("the listener heard %s", got)
+		}
+	})
+}
+
+// TestCancelledRequestsSayNothingAboutTheStore: a guest that goes away does not open the breaker, a hanging store does.
+func TestCancelledRequestsSayNothingAboutTheStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := storetest.NewFault(mem.New())
+		b := store.NewBreaker(f, nil)
+		f.Always(storetest.Any(), storetest.Hang())
+		for range 20 {
+			ctx, cancel := context.WithCancel(t.Context())
+			time.AfterFunc(time.Second, cancel)
+			b.Get(ctx, "a", store.Range{})
+		}
+		if h := b.Health(); h.State != store.HealthOK {
+			t.Fatalf("cancelled requests made it %s", h.State)
+		}
+		for range 5 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			b.Get(ctx, "a", store.Range{})
+			cancel()
+		}
+		if h := b.Health(); h.State != store.HealthDown {
+			t.Fatalf("a store that hangs is %s", h.State)
+		}
+	})
+}
