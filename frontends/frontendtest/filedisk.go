@@ -18,8 +18,8 @@ type FileDisk struct {
 	f      *os.File
 	size   int64
 	sector int
-	// Split, when set, ends an extent at each multiple of it, as neighbouring segments do.
-	Split int64
+	// Split, when not 0, ends an extent at each multiple of it, as neighbouring segments do.
+	Split atomic.Int64
 
 	held atomic.Int64 // references handed out and not released
 }
@@ -112,8 +112,8 @@ func (d *FileDisk) MapRead(off, n int64, plan *frontends.Plan) bool {
 	fd := int(d.f.Fd())
 	for n > 0 {
 		l := n
-		if d.Split > 0 {
-			l = min(n, d.Split-off%d.Split)
+		if split := d.Split.Load(); split > 0 {
+			l = min(n, split-off%split)
 		}
 		plan.Extents = append(plan.Extents, frontends.Extent{FD: fd, Off: off, Len: l})
 		off, n = off+l, n-l

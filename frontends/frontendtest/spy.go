@@ -11,6 +11,7 @@ import (
 type Spy struct {
 	frontends.Disk
 	Reads, Writes, FUA, Flushes, Discards, Zeroes, Maps atomic.Int64
+	Written, Discarded                                  atomic.Int64 // bytes
 
 	// hook runs before every operation that reaches the disk; its error is the operation's.
 	hook atomic.Pointer[func(ctx context.Context, op string) error]
@@ -50,6 +51,7 @@ func (s *Spy) WriteAt(ctx context.Context, p []byte, off int64, fua bool) error 
 	if err := s.before(ctx, "write", &s.Writes); err != nil {
 		return err
 	}
+	s.Written.Add(int64(len(p)))
 	return s.Disk.WriteAt(ctx, p, off, fua)
 }
 
@@ -64,6 +66,7 @@ func (s *Spy) Discard(ctx context.Context, off, n int64) error {
 	if err := s.before(ctx, "discard", &s.Discards); err != nil {
 		return err
 	}
+	s.Discarded.Add(n)
 	return s.Disk.Discard(ctx, off, n)
 }
 

@@ -16,7 +16,7 @@ import (
 // TestBench compares this frontend over a plain file with the barest go-fuse file over another. By default each run is
 // so short that it only proves that the bench works; GLIDEFS_BENCH=10s makes it measure.
 func TestBench(t *testing.T) {
-	c := frontendtest.Comparison{Rows: frontendtest.Rows, Size: 64 << 20, Runtime: 100 * time.Millisecond, Rounds: 1}
+	c := frontendtest.Comparison{Rows: frontendtest.Rows, Size: 16 << 20, Runtime: 100 * time.Millisecond, Rounds: 1}
 	if v := os.Getenv("GLIDEFS_BENCH"); v != "" {
 		d, err := time.ParseDuration(v)
 		if err != nil {

@@ -309,7 +309,7 @@ func TestSpliced(t *testing.T) {
 		{0, 0, spliceMin + 512, true},
 		{mib, mib - 4096, spliceMin, true},
 	} {
-		d.Split = c.split
+		d.Split.Store(c.split)
 		reads, got := spy.Reads.Load(), make([]byte, c.n)
 		if _, err := unix.Pread(int(f.Fd()), got, c.off); err != nil || string(got) != string(want[c.off:c.off+c.n]) {
 			t.Errorf("%+v: %v, or other bytes", c, err)
