@@ -16,7 +16,7 @@ func classify(err error) error {
 		return nil
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
 		return fmt.Errorf("%w: %w", store.ErrDenied, err)
-	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EISDIR):
+	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.EEXIST):
 		return fmt.Errorf("%w: %w", store.ErrBadKey, err)
 	}
 	return fmt.Errorf("%w: %w", store.ErrUnavailable, err)
