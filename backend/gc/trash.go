@@ -1,0 +1,45 @@
+package gc
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+
+	"glidefs-appliance/backend/manifest"
+	"glidefs-appliance/backend/store"
+)
+
+// Trash deletes a volume: its manifest moves to trash/<random>-<name>, where it keeps the volume's objects alive for the grace time.
+// Snapshots of the volume are roots of their own and stay.
+//
+// First it takes the manifest over, so that a writer that is still there is fenced, and what is copied is the last word. When it
+// fails after that, calling it again finishes the job; a second copy in the trash does no harm. Errors: store.ErrNotFound if there
+// is no such volume, those of manifest.Read and manifest.Cell.Replace, and those of the store.
+func Trash(ctx context.Context, st store.Store, name string) error {
+	cell, err := manifest.Read(ctx, st, name)
+	if err != nil {
+		return fmt.Errorf("delete volume %s: %w", name, err)
+	}
+	err = cell.Replace(ctx, func(next *manifest.Manifest) {
+		next.Epoch++
+		next.Owner = manifest.Owner{Host: "nobody: it is being deleted"}
+		next.Closed = true
+	})
+	if err != nil {
+		return fmt.Errorf("delete volume %s: %w", name, err)
+	}
+	if _, err := st.Put(ctx, trashKey(name), cell.Raw(), store.Condition{}); err != nil {
+		return fmt.Errorf("delete volume %s: %w", name, err)
+	}
+	if err := st.Delete(ctx, manifest.Key(name)); err != nil {
+		return fmt.Errorf("delete volume %s: %w", name, err)
+	}
+	return nil
+}
+
+func trashKey(name string) string {
+	var random [8]byte
+	rand.Read(random[:])
+	return trashPrefix + hex.EncodeToString(random[:]) + "-" + name
+}
