@@ -55,7 +55,7 @@ func (v *Volume) cut(after uint64) (*batch, error) {
 		}
 		return nil
 	})
-	if err != nil && err != errCut {
+	if err != nil && !errors.Is(err, errCut) {
 		return nil, fmt.Errorf("cut a batch of %s: %w", v.name, err)
 	}
 	if b.records == 0 {

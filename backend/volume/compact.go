@@ -204,7 +204,7 @@ func (v *Volume) refs(ctx context.Context, level manifest.Root, first, end uint6
 		out = append(out, source{ref: r})
 		return nil
 	})
-	if err == errCut {
+	if errors.Is(err, errCut) {
 		err = nil
 	}
 	return out, err

@@ -61,7 +61,7 @@ func (v *Volume) open(ctx context.Context, o OpenOptions) error {
 	}
 	fresh := len(v.log.Head().Incarnations) == 0
 	id := wlog.LogID(newID())
-	if err := v.log.Start(id); err != nil {
+	if err := v.startLog(man, id); err != nil {
 		return err
 	}
 	err = cell.Replace(ctx, func(next *manifest.Manifest) {
@@ -185,11 +185,18 @@ func (v *Volume) openLog(m *manifest.Manifest) error {
 	if reason := v.foreign(m); reason != "" {
 		return v.settleForeign(m, reason)
 	}
-	barrier := barrierOf(m)
 	if !v.log.Head().SameBoot {
-		v.log.DropThrough(barrier.Seq)
+		v.log.DropThrough(m.Barrier.Seq)
 	}
-	return v.log.Settle(barrier)
+	return nil
+}
+
+// startLog begins an incarnation; what the manifest covers is settled.
+func (v *Volume) startLog(m *manifest.Manifest, id wlog.LogID) error {
+	if err := v.log.Start(id); err != nil || m.Barrier.Seq == 0 || !v.log.Contains(barrierOf(m)) {
+		return err
+	}
+	return v.log.Settle(barrierOf(m))
 }
 
 func barrierOf(m *manifest.Manifest) wlog.Barrier {
@@ -295,7 +302,7 @@ func (v *Volume) openOffline(cause error) error {
 	if err := v.openLog(m); err != nil {
 		return err
 	}
-	if err := v.log.Start(wlog.LogID(newID())); err != nil {
+	if err := v.startLog(m, wlog.LogID(newID())); err != nil {
 		return err
 	}
 	v.setShape(m)

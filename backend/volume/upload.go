@@ -22,12 +22,20 @@ func (v *Volume) startUploader() {
 		return
 	}
 	v.mu.Lock()
-	started := v.mu.running
-	v.mu.running = true
+	start := !v.mu.running && v.mu.failed == nil
+	v.mu.running = v.mu.running || start
 	v.mu.Unlock()
-	if started || !v.spawn(v.upload) {
+	if !start || !v.spawn(v.upload) {
 		v.nudge()
 	}
+}
+
+// retryUpload starts the uploader again after the pause that follows an error.
+func (v *Volume) retryUpload() {
+	v.mu.Lock()
+	v.mu.failed = nil
+	v.mu.Unlock()
+	v.startUploader()
 }
 
 // nudge wakes the uploader, if it runs.
@@ -69,23 +77,23 @@ func (v *Volume) upload() {
 	v.uploadEnded(err)
 }
 
-// uploadEnded decides what an error of the uploader means: fenced and damage are final; the rest is retried by the next
-// write, Sync or timer, since nothing settled is lost.
+// uploadEnded decides what an error of the uploader means: fenced is final; the rest is tried again after a pause, since
+// what is not settled is still in the log.
 func (v *Volume) uploadEnded(err error) {
 	var fenced *manifest.FencedError
-	switch {
-	case err == nil || v.ctx.Err() != nil:
-	case errors.As(err, &fenced):
+	if v.ctx.Err() != nil {
+		err = nil
+	} else if errors.As(err, &fenced) {
 		v.die(fmt.Errorf("%w: %w", ErrFenced, err))
-	default:
+	} else if err != nil {
 		v.host.Log.Error("upload failed", "disk", v.name, "err", err)
-		v.noteStore(fmt.Errorf("%w: %w", store.ErrUnavailable, err))
-		timer := time.AfterFunc(uploadRetry, v.startUploader)
+		v.offline.Store(&err)
+		timer := time.AfterFunc(uploadRetry, v.retryUpload)
 		context.AfterFunc(v.ctx, func() { timer.Stop() })
 	}
 	v.mu.Lock()
-	v.mu.running = false
-	again := err == nil && v.ctx.Err() == nil && v.mu.settled < v.log.LastSeq() && !v.mu.dirty.IsZero()
+	v.mu.running, v.mu.failed = false, err
+	again := err == nil && v.ctx.Err() == nil && !v.mu.dirty.IsZero()
 	v.broadcastLocked()
 	v.mu.Unlock()
 	if again {
@@ -299,7 +307,7 @@ func (v *Volume) settle(b wlog.Barrier) {
 }
 
 // Sync returns when everything written before the call is in the store. progress, if any, is called as it goes. With
-// the store unreachable it waits until ctx ends.
+// the store unreachable it waits until ctx ends; an error of another kind ends it.
 func (v *Volume) Sync(ctx context.Context, progress func(Progress)) error {
 	if err := v.check(0, 0, false); err != nil || v.log == nil {
 		return err
@@ -316,7 +324,7 @@ func (v *Volume) Sync(ctx context.Context, progress func(Progress)) error {
 	v.nudge()
 	for {
 		v.mu.Lock()
-		settled, changed := v.mu.settled, v.mu.changed
+		settled, changed, failed := v.mu.settled, v.mu.changed, v.mu.failed
 		v.mu.Unlock()
 		left, writes := v.log.Unsettled()
 		if progress != nil {
@@ -328,9 +336,11 @@ func (v *Volume) Sync(ctx context.Context, progress func(Progress)) error {
 		if p := v.dead.Load(); p != nil {
 			return *p
 		}
+		if failed != nil && !store.Retryable(failed) {
+			return fmt.Errorf("sync %s: %w", v.name, failed)
+		}
 		select {
 		case <-changed:
-			v.startUploader()
 		case <-ctx.Done():
 			return fmt.Errorf("sync %s: %w", v.name, ctx.Err())
 		}

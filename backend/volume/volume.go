@@ -36,8 +36,9 @@ type Volume struct {
 		settled uint64    // seq
 		want    uint64    // Sync asks for everything up to this seq
 		changed chan struct{}
-		running bool // the uploader
-		closed  bool // nothing is spawned any more
+		running bool  // the uploader
+		failed  error // why it ended; it starts again after a pause
+		closed  bool  // nothing is spawned any more
 	}
 	manifest struct {
 		sync.Mutex

@@ -35,7 +35,7 @@ func (v *Volume) WriteAt(ctx context.Context, p []byte, off int64, fua bool) err
 	}
 	var err error
 	for len(p) > 0 && err == nil {
-		n := min(len(p), maxWrite)
+		n := min(len(p), v.maxWrite())
 		if (off|int64(n))&(v.sector-1) == 0 {
 			err = v.write(ctx, p[:n], off, nil)
 		} else {
@@ -49,8 +49,9 @@ func (v *Volume) WriteAt(ctx context.Context, p []byte, off int64, fua bool) err
 	return err
 }
 
-// maxWrite is the most one request takes from the log at a time, in bytes; no frontend sends more.
-const maxWrite = 1 << 20
+// maxWrite is the most that is taken from the log at a time, in bytes: what frontends send at most, less with the tiny
+// segments of tests.
+func (v *Volume) maxWrite() int { return int(min(1<<20, v.log.MaxReserve()/2)) &^ 4095 }
 
 // write moves whole sectors to the log and commits them. With a guard the commit is refused (errMoved) when the sectors
 // it watches have changed.
