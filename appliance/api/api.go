@@ -68,7 +68,7 @@ type Disk struct {
 	Device     string   `json:"device"`
 	MountedOn  []string `json:"mounted_on"` // seen from the client's mount namespace; the client fills it
 	Epoch      uint64   `json:"epoch"`
-	// State is ok, or log full, offline, fenced, failed, or detached; Reason says why in words.
+	// State is ok, or log full, offline, fenced, failed, opening, or detached; Reason says why in words.
 	State         string  `json:"state"`
 	Reason        string  `json:"reason,omitempty"`
 	DirtyBytes    int64   `json:"dirty_bytes"`
@@ -168,12 +168,13 @@ type Line struct {
 type Range struct {
 	Off    int64  `json:"offset"`
 	Len    int64  `json:"length"`
-	Reason string `json:"reason,omitempty"`
+	Object string `json:"object"` // the store's key
+	Reason string `json:"reason"`
 }
 
 // Verified is the result of reading every object of a disk.
 type Verified struct {
-	Objects int64   `json:"objects"`
+	Objects int     `json:"objects"`
 	Bytes   int64   `json:"bytes"`
 	Damaged []Range `json:"damaged"`
 }
@@ -209,9 +210,10 @@ type Volume struct {
 	Name  string     `json:"name"`
 	Size  int64      `json:"size_bytes"`
 	Used  int64      `json:"used_bytes"`
-	Last  *time.Time `json:"last_instant"` // the store is exact up to here
-	Owner string     `json:"owner"`        // empty: closed, nobody's
-	Mine  bool       `json:"mine"`         // this state dir is the owner
+	Last  *time.Time `json:"last_instant"`    // the store is exact up to here
+	Owner string     `json:"owner"`           // empty: closed, nobody's
+	Mine  bool       `json:"mine"`            // this state dir is the owner
+	Error string     `json:"error,omitempty"` // its manifest cannot be read: only the name is known
 }
 
 // GC removes objects that nothing refers to.

@@ -84,11 +84,15 @@ const lockWait = 3 * time.Second
 
 // Open locks the state dir, making it when it isn't there, and checks that it is the one it was.
 func Open(dir string) (*State, error) {
-	s := &State{Dir: Dir(dir)}
-	fsys := vfs.OS()
-	if err := fsys.MkdirAll(s.Logs()); err != nil {
+	if err := vfs.OS().MkdirAll(Dir(dir).Logs()); err != nil {
 		return nil, explain(dir, err)
 	}
+	// The kernel reports the files behind loop devices by their real path.
+	real, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return nil, explain(dir, err)
+	}
+	s := &State{Dir: Dir(real)}
 	lock, err := waitLock(s.path("lock"))
 	if err != nil {
 		return nil, explain(dir, err)

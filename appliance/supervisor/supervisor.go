@@ -16,7 +16,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 	"time"
 )
@@ -58,12 +57,6 @@ func Run(o Options) int {
 		o.Logf("daemon died (%s): starting it again", end.how)
 		o.Report = nil
 	}
-}
-
-// shrink gives memory that the program's start needed back to the kernel.
-func shrink() {
-	debug.SetGCPercent(10)
-	debug.FreeOSMemory()
 }
 
 func recent(times []time.Time, since time.Time) []time.Time {

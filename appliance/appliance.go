@@ -1,0 +1,216 @@
+package appliance
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"glidefs-appliance/appliance/api"
+	"glidefs-appliance/appliance/exports"
+	"glidefs-appliance/appliance/logfile"
+	"glidefs-appliance/appliance/metrics"
+	"glidefs-appliance/appliance/notify"
+	"glidefs-appliance/appliance/server"
+	"glidefs-appliance/appliance/statedir"
+	"glidefs-appliance/appliance/statuspage"
+)
+
+// sweepEvery is how often the status page is written while something is attached.
+const sweepEvery = time.Second
+
+// daemon is everything that is open, in the order it was opened.
+type daemon struct {
+	o       Options
+	state   *statedir.State
+	log     *slog.Logger
+	logFile *logfile.File
+	page    *statuspage.Page
+	engine  *engine
+	disks   *exports.Manager
+	life    *life
+	http    *http.Server
+	socket  net.Listener
+	restore func()
+	sweep   chan struct{} // asks for a status page now
+}
+
+// start opens everything up to the socket. On an error nothing stays open, except for memory: the process ends.
+func start(o Options) (*daemon, error) {
+	limitMemory(os.Getenv)
+	d := &daemon{o: o, sweep: make(chan struct{}, 1)}
+	for _, step := range []func() error{d.openState, d.openEngine, d.openDisks, d.listen} {
+		if err := step(); err != nil {
+			d.close()
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+func (d *daemon) openState() (err error) {
+	if d.state, err = statedir.Open(d.o.Settings.StateDir); err != nil {
+		return err
+	}
+	if d.log, d.logFile, err = logger(d.state.Dir, d.o.Background); err != nil {
+		return err
+	}
+	d.page, err = statuspage.Open(d.state.StatusPage())
+	return err
+}
+
+func (d *daemon) openEngine() (err error) {
+	d.engine, err = openEngine(d.o.Settings, d.state, d.log)
+	return err
+}
+
+func (d *daemon) openDisks() (err error) {
+	d.disks = exports.New(exports.Options{
+		Host:        d.engine.host,
+		State:       d.state,
+		Log:         d.log,
+		Health:      d.engine.health,
+		Usage:       d.engine.usage,
+		SyncTimeout: d.o.Settings.File.SyncTimeoutOr(defaultSyncLimit),
+		Events:      d.events(),
+	})
+	d.life = newLife(!d.o.Background && !d.o.UntilIdle, d.disks.Attached)
+	d.restore, err = d.disks.Restore(context.Background())
+	return err
+}
+
+// listen makes the socket, over one that a dead daemon left: we hold the lock, so nobody listens there.
+func (d *daemon) listen() error {
+	path := d.state.Socket()
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("socket: %w", err)
+	}
+	socket, err := listenUnix(path)
+	if err != nil {
+		return fmt.Errorf("socket: %w", err)
+	}
+	d.socket = socket
+	about := api.Daemon{
+		Version: d.o.Version, PID: os.Getpid(), Store: d.engine.host.Store.URL(),
+		SyncTimeout: d.o.Settings.File.SyncTimeoutOr(defaultSyncLimit).Seconds(),
+	}
+	counters := metrics.Handler(metrics.Sources{Disks: d.disks.Status, Requests: d.engine.requests})
+	d.http = &http.Server{
+		Handler:           server.New(d.disks, about, counters, d.life.ending),
+		ConnState:         d.life.connection,
+		ReadHeaderTimeout: 10 * time.Second,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(d.log.Handler(), slog.LevelWarn),
+	}
+	return nil
+}
+
+// run serves until the daemon has a reason to end, and closes everything.
+func (d *daemon) run() {
+	d.log.Info("daemon started", "version", d.o.Version, "pid", os.Getpid(), "store", d.engine.host.Store.URL())
+	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer cancel()
+	context.AfterFunc(ctx, d.life.end)
+	go d.serve()
+	go func() {
+		d.restore()
+		d.life.restored()
+	}()
+	d.watch()
+	d.close()
+}
+
+func (d *daemon) serve() {
+	if err := d.http.Serve(d.socket); !errors.Is(err, http.ErrServerClosed) {
+		d.log.Error("the socket broke; the daemon ends", "err", err)
+		d.life.end()
+	}
+}
+
+// watch keeps the status page up to date until the daemon ends. With nothing attached it sleeps.
+func (d *daemon) watch() {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		list := d.disks.Status()
+		d.disks.Sweep(list)
+		d.publish(list)
+		every := tick.C
+		if len(list) == 0 {
+			every = nil
+		}
+		select {
+		case <-d.life.done:
+			return
+		case <-every:
+		case <-d.sweep:
+		}
+	}
+}
+
+func (d *daemon) publish(list []api.Disk) {
+	b, err := json.Marshal(list)
+	if err == nil {
+		err = d.page.Write(b)
+	}
+	if err != nil {
+		d.log.Warn("status page", "err", err)
+	}
+}
+
+// events log what happens to disks, and have it on the status page at once.
+func (d *daemon) events() exports.Events {
+	poke := func() {
+		select {
+		case d.sweep <- struct{}{}:
+		default: // one is due
+		}
+	}
+	return exports.Events{
+		Attached: func(a api.Attached) {
+			d.log.Info("attached", "disk", a.Name, "size", a.Size, "frontend", a.Frontend, "created", a.Created, "read_only", a.ReadOnly)
+			poke()
+		},
+		Detached: func(name string, r api.Detached) {
+			d.log.Info("detached", "disk", name, "dirty_bytes", r.DirtyBytes, "closed", r.Closed)
+			poke()
+		},
+		Changed: func(s api.Disk, was string) {
+			d.log.Warn("disk changed state", "disk", s.Name, "state", s.State, "was", was, "reason", s.Reason)
+		},
+	}
+}
+
+// close is the shutdown order of the package comment; it also undoes a start that failed half way.
+func (d *daemon) close() {
+	if d.socket != nil {
+		notify.Stopping()
+		_ = d.http.Close() // cancels what runs; nothing is left to do about an error
+		d.socket.Close()
+		_ = os.Remove(d.state.Socket())
+	}
+	if d.disks != nil {
+		d.disks.Stop(context.Background())
+		d.publish(d.disks.Status())
+	}
+	if d.engine != nil {
+		d.engine.close()
+	}
+	if d.page != nil {
+		_ = d.page.Close()
+	}
+	if d.logFile != nil {
+		d.log.Info("daemon ends")
+		_ = d.logFile.Close()
+	}
+	if d.state != nil {
+		_ = d.state.Close()
+	}
+}

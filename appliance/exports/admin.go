@@ -1,0 +1,167 @@
+package exports
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"glidefs-appliance/appliance/api"
+	"glidefs-appliance/appliance/config"
+	"glidefs-appliance/backend/manifest"
+	"glidefs-appliance/backend/store"
+	"glidefs-appliance/backend/volume"
+)
+
+// Volumes lists the disks in the store, by name.
+func (m *Manager) Volumes(ctx context.Context) ([]api.Volume, error) {
+	infos, err := volume.List(store.With(ctx, store.Admin), m.o.Host.Store)
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", m.o.Host.Store.URL(), err)
+	}
+	list := make([]api.Volume, len(infos))
+	for i, v := range infos {
+		list[i] = api.Volume{Name: v.Name, Size: v.Size, Used: v.Used}
+		if v.Err != nil {
+			list[i].Error = v.Err.Error()
+			continue
+		}
+		if !v.Last.IsZero() {
+			last := v.Last.UTC()
+			list[i].Last = &last
+		}
+		if !v.Closed {
+			list[i].Owner, list[i].Mine = v.Owner, v.State == m.o.State.ID
+		}
+	}
+	return list, nil
+}
+
+// Remove deletes a disk from the store; refused while anybody owns it.
+func (m *Manager) Remove(ctx context.Context, name string) error {
+	release, err := m.idle(ctx, name, "being removed")
+	if err != nil {
+		return err
+	}
+	defer release()
+	ctx = store.With(ctx, store.Admin)
+	cell, err := manifest.Read(ctx, m.o.Host.Store, name)
+	if err != nil {
+		return m.explain(name, err)
+	}
+	if man := cell.Current(); !man.Closed {
+		return failure(api.CodeOwned, "disk %q is owned by %s since %s; detach it there first, or take it over here with `%s attach --takeover %s` and detach it",
+			name, man.Owner.Host, instant(man.Since), config.Name, name)
+	}
+	if err := m.trash(ctx, name); err != nil {
+		return m.explain(name, err)
+	}
+	return nil
+}
+
+// idle takes the name of a disk that must not be attached.
+func (m *Manager) idle(ctx context.Context, name, what string) (release func(), err error) {
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	release, err = m.names.take(ctx, name, what)
+	if err != nil {
+		return nil, err
+	}
+	if m.get(name) != nil {
+		release()
+		return nil, busy("disk %q is attached here; detach it first (`%s status` shows where it is mounted)", name, config.Name)
+	}
+	return release, nil
+}
+
+// Resize grows a disk; users of an attached one see it at once.
+func (m *Manager) Resize(ctx context.Context, name string, size int64) (api.Resized, error) {
+	if err := errors.Join(checkName(name), checkSize(size)); err != nil {
+		return api.Resized{}, err
+	}
+	release, err := m.names.take(ctx, name, "being resized")
+	if err != nil {
+		return api.Resized{}, err
+	}
+	defer release()
+	if e := m.get(name); e != nil {
+		if err := m.grow(ctx, e.vol, size); err != nil {
+			return api.Resized{}, err
+		}
+		return api.Resized{Size: size, Live: true}, m.front.resize(name)
+	}
+	vol, _, err := m.open(ctx, name, api.Attach{})
+	if err != nil {
+		return api.Resized{}, m.explain(name, err)
+	}
+	err = m.grow(ctx, vol, size)
+	m.close(ctx, &export{vol: vol})
+	return api.Resized{Size: size}, err
+}
+
+func (m *Manager) grow(ctx context.Context, vol *volume.Volume, size int64) error {
+	if size < vol.Size() {
+		return refused("disk %q has %s and cannot shrink to %s; make a smaller disk and copy", vol.Name(), config.Size(vol.Size()), config.Size(size))
+	}
+	if size == vol.Size() {
+		return nil
+	}
+	if err := vol.Grow(ctx, size); err != nil {
+		return m.explain(vol.Name(), err)
+	}
+	return nil
+}
+
+// Verify reads and checks every object of a disk.
+func (m *Manager) Verify(ctx context.Context, name string, progress func(api.Progress)) (api.Verified, error) {
+	if err := checkName(name); err != nil {
+		return api.Verified{}, err
+	}
+	rep, err := volume.Verify(store.With(ctx, store.Admin), m.o.Host, name, func(done, total int64) {
+		progress(api.Progress{Left: total - done, Total: total, Store: m.o.Health().Text})
+	})
+	if err != nil {
+		return api.Verified{}, m.explain(name, err)
+	}
+	v := api.Verified{Objects: rep.Objects, Bytes: rep.Bytes, Damaged: []api.Range{}}
+	for _, d := range rep.Damage {
+		v.Damaged = append(v.Damaged, api.Range{Off: d.Off, Len: d.Len, Object: d.Object, Reason: d.Err.Error()})
+	}
+	return v, nil
+}
+
+// Salvage makes the disk as of the last instant that this host had in the store plus its log.
+func (m *Manager) Salvage(ctx context.Context, name, as string) error {
+	if err := checkName(as); err != nil {
+		return err
+	}
+	release, err := m.idle(ctx, name, "being salvaged")
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := volume.Salvage(ctx, m.o.Host, name, as); err != nil {
+		if errors.Is(err, volume.ErrExists) {
+			return m.explain(as, err)
+		}
+		return m.explain(name, err)
+	}
+	return nil
+}
+
+// Abandon drops this host's log of a disk and tells how many writes were only there; dry only counts them.
+func (m *Manager) Abandon(ctx context.Context, name string, dry bool) (api.Abandoned, error) {
+	release, err := m.idle(ctx, name, "being abandoned")
+	if err != nil {
+		return api.Abandoned{}, err
+	}
+	defer release()
+	n, err := volume.Abandon(ctx, m.o.Host, name, dry)
+	if err != nil {
+		return api.Abandoned{}, m.explain(name, err)
+	}
+	if !dry {
+		m.settled(name)
+	}
+	return api.Abandoned{Writes: n}, nil
+}

@@ -1,0 +1,130 @@
+package exports
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"glidefs-appliance/appliance/api"
+	"glidefs-appliance/appliance/config"
+	"glidefs-appliance/appliance/statedir"
+	"glidefs-appliance/backend/volume"
+	"glidefs-appliance/frontends/fuse"
+)
+
+const (
+	// closeTimeout bounds the one or two store requests of a close.
+	closeTimeout = 10 * time.Second
+	// busyTimeout is how long the last users of a file may take to let go; the kernel reports closes late.
+	busyTimeout = 3 * time.Second
+)
+
+// Detach takes a disk from its frontend and closes it; it uploads nothing. What is not in the store stays in the log.
+func (m *Manager) Detach(ctx context.Context, name string, d api.Detach) (api.Detached, error) {
+	if err := checkName(name); err != nil {
+		return api.Detached{}, err
+	}
+	release, err := m.names.take(ctx, name, "being attached or detached")
+	if err != nil {
+		return api.Detached{}, err
+	}
+	defer release()
+	e := m.get(name)
+	if e == nil {
+		return m.forget(name)
+	}
+	if err := m.withdraw(ctx, name, e, d.Force); err != nil {
+		return api.Detached{}, err
+	}
+	r := m.close(ctx, e)
+	n, _ := m.Attached()
+	r.Ending = n == 0
+	m.o.Events.detached(name, r)
+	return r, nil
+}
+
+// forget drops a disk that the last daemon had and that could not be opened again.
+func (m *Manager) forget(name string) (api.Detached, error) {
+	m.mu.Lock()
+	_, known := m.mu.disks[name]
+	delete(m.mu.disks, name)
+	m.mu.Unlock()
+	if !known {
+		return api.Detached{}, failure(api.CodeNotFound, "disk %q is not attached", name)
+	}
+	m.save()
+	return api.Detached{}, nil
+}
+
+// withdraw takes the disk from its users.
+func (m *Manager) withdraw(ctx context.Context, name string, e *export, force bool) error {
+	if force {
+		e.vol.Kill(fmt.Errorf("%w by force", volume.ErrClosed))
+	}
+	ctx, cancel := context.WithTimeout(ctx, busyTimeout)
+	defer cancel()
+	err := m.front.remove(ctx, name, force)
+	if errors.Is(err, fuse.ErrBusy) {
+		return busy("disk %q is in use: %s is open or has a loop device; `%s umount DIR` if it is mounted, or --force", name, e.path, config.Name)
+	}
+	return err
+}
+
+// close closes the volume of a withdrawn disk and notes what its log still holds. It does not fail: the disk is gone
+// from its users, and whatever happens the log is kept.
+func (m *Manager) close(ctx context.Context, e *export) api.Detached {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	name := e.vol.Name()
+	st := e.vol.Status()
+	r := api.Detached{DirtyBytes: st.DirtyBytes, DirtyWrites: st.DirtyWrites}
+	err := e.vol.Close(ctx)
+	pending := (*volume.PendingError)(nil)
+	switch {
+	case err == nil:
+		r = api.Detached{Closed: true}
+	case errors.As(err, &pending):
+		r = api.Detached{DirtyBytes: pending.Bytes, DirtyWrites: pending.Writes}
+	}
+	if err != nil {
+		m.o.Log.Warn("disk is closed here but not in the store", "disk", name, "err", err)
+	}
+	m.mu.Lock()
+	delete(m.mu.disks, name)
+	delete(m.mu.states, name)
+	delete(m.mu.owed, name)
+	if !r.Closed {
+		m.mu.owed[name] = statedir.Export{Name: name, Owed: r.DirtyBytes, Since: time.Now().UTC()}
+	}
+	m.mu.Unlock()
+	m.save()
+	return r
+}
+
+// Stop ends everything: users of the disks get EIO, the disks are closed, nothing more is uploaded. Disks with writes
+// left are opened again by the next daemon, because the store says that they are ours.
+func (m *Manager) Stop(ctx context.Context) {
+	for _, l := range m.list() {
+		e := m.get(l.Name)
+		if e == nil {
+			continue
+		}
+		if err := m.front.remove(ctx, l.Name, true); err != nil {
+			m.o.Log.Warn("disk is still in use", "disk", l.Name, "err", err)
+		}
+		r := m.close(ctx, e)
+		m.o.Events.detached(l.Name, r)
+		if !r.Closed {
+			m.keepAttached(l)
+		}
+	}
+}
+
+func (m *Manager) keepAttached(l statedir.Export) {
+	m.mu.Lock()
+	delete(m.mu.owed, l.Name)
+	m.mu.disks[l.Name] = &export{wasBefore: l}
+	m.mu.Unlock()
+	m.save()
+}

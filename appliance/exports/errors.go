@@ -1,0 +1,87 @@
+package exports
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"glidefs-appliance/appliance/api"
+	"glidefs-appliance/appliance/config"
+	"glidefs-appliance/backend/store"
+	"glidefs-appliance/backend/volume"
+)
+
+// Limits of a disk's size, bytes.
+const (
+	minSize = 1 << 20
+	maxSize = 1 << 60
+)
+
+func failure(c api.Code, format string, args ...any) error {
+	return &api.Error{Code: c, Message: fmt.Sprintf(format, args...)}
+}
+
+func invalid(format string, args ...any) error { return failure(api.CodeInvalid, format, args...) }
+func refused(format string, args ...any) error { return failure(api.CodeRefused, format, args...) }
+func busy(format string, args ...any) error    { return failure(api.CodeBusy, format, args...) }
+
+func checkSize(n int64) error {
+	if n < minSize || n > maxSize || n%4096 != 0 {
+		return invalid("invalid disk size %d: use a multiple of 4096 bytes between %s and %s", n, config.Size(minSize), config.Size(maxSize))
+	}
+	return nil
+}
+
+func sizeError(name string, have, ask int64) error {
+	if ask < have {
+		return refused("disk %q has %s, more than %s, and cannot shrink; leave --size out", name, config.Size(have), config.Size(ask))
+	}
+	return refused("disk %q has %s, not %s; `%s resize %s %s` makes it larger", name, config.Size(have), config.Size(ask), config.Name, name, config.Size(ask))
+}
+
+// explain turns an error of the engine into one that names the ways out.
+func (m *Manager) explain(name string, err error) error {
+	var (
+		owned   *volume.OwnedError
+		missing *volume.LogMissingError
+		foreign *volume.LogForeignError
+		size    *volume.SizeError
+	)
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &owned):
+		return failure(api.CodeOwned, "disk %q was last written by %s (attached %s) and not closed; the store is exact up to %s. "+
+			"If that host is gone, --takeover opens the disk there and fences the other; --read-only opens it as it was then and asks nobody",
+			name, owned.Host, instant(owned.Since), instant(owned.Last))
+	case errors.As(err, &missing):
+		return failure(api.CodeInternal, "disk %q: this host has not uploaded everything, and its write log is missing from %s. "+
+			"Bring the folder back; or, if it is lost, --takeover goes on from what the store holds, exact up to %s", name, missing.Dir, instant(missing.Last))
+	case errors.As(err, &foreign):
+		return failure(api.CodeOwned, "disk %q: the write log in %s does not continue what the store holds (%s): %s has it since %s. "+
+			"%d writes are only here. `%s salvage %s NEW` saves them as a disk of another name, `%s abandon %s --yes` drops them",
+			name, foreign.Dir, foreign.Reason, or(foreign.Host, "another host"), instant(foreign.Since), foreign.Writes, config.Name, name, config.Name, name)
+	case errors.As(err, &size):
+		return sizeError(name, size.Have, size.Ask)
+	case errors.Is(err, volume.ErrNotFound), errors.Is(err, store.ErrNotFound):
+		return failure(api.CodeNotFound, "disk %q is not in the store %s; `%s ls` lists what is", name, m.o.Host.Store.URL(), config.Name)
+	case errors.Is(err, volume.ErrExists):
+		return failure(api.CodeRefused, "disk %q exists already; choose another name", name)
+	}
+	return fmt.Errorf("disk %q: %w", name, err)
+}
+
+// instant writes a time for people, to the second.
+func instant(t time.Time) string {
+	if t.IsZero() {
+		return "never"
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
+func or(s, def string) string {
+	if s == "" {
+		return def
+	}
+	return s
+}

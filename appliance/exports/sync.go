@@ -1,0 +1,101 @@
+package exports
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"time"
+
+	"glidefs-appliance/appliance/api"
+	"glidefs-appliance/backend/manifest"
+	"glidefs-appliance/backend/volume"
+	"glidefs-appliance/backend/wlog"
+)
+
+// Sync returns once everything written up to now is in the store. A disk that is not attached is opened for it and closed
+// again: that is how a log left behind by a detach gets uploaded. It gives up when the store is away for too long, with
+// api.CodeOffline. progress is called from one goroutine at a time.
+func (m *Manager) Sync(ctx context.Context, name string, progress func(api.Progress)) (api.Synced, error) {
+	if err := checkName(name); err != nil {
+		return api.Synced{}, err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go m.watchStore(ctx, cancel)
+	if e := m.get(name); e != nil {
+		return m.syncVolume(ctx, e.vol, progress)
+	}
+	release, err := m.names.take(ctx, name, "uploading what an earlier detach left")
+	if err != nil {
+		return api.Synced{}, err
+	}
+	defer release()
+	if !m.hasLog(name) {
+		_, err := manifest.Read(ctx, m.o.Host.Store, name)
+		return api.Synced{}, m.explain(name, err)
+	}
+	vol, _, err := m.open(ctx, name, api.Attach{})
+	if err != nil {
+		return api.Synced{}, m.gaveUp(ctx, m.explain(name, err))
+	}
+	r, err := m.syncVolume(ctx, vol, progress)
+	m.close(ctx, &export{vol: vol})
+	return r, err
+}
+
+// hasLog tells whether this host has anything of a disk that the store may not have.
+func (m *Manager) hasLog(name string) bool {
+	return wlog.Exists(m.o.Host.FS, filepath.Join(m.o.Host.Logs, name))
+}
+
+func (m *Manager) syncVolume(ctx context.Context, vol *volume.Volume, progress func(api.Progress)) (api.Synced, error) {
+	var total int64
+	err := vol.Sync(ctx, func(p volume.Progress) {
+		total = p.Total
+		progress(api.Progress{Left: p.Left, Total: p.Total, Store: m.o.Health().Text})
+	})
+	if err != nil {
+		return api.Synced{}, m.gaveUp(ctx, m.explain(vol.Name(), err))
+	}
+	return api.Synced{Total: total}, nil
+}
+
+var errAway = errors.New("store is away")
+
+// watchStore ends ctx when the store has been away for the whole of the configured time.
+func (m *Manager) watchStore(ctx context.Context, cancel context.CancelCauseFunc) {
+	begin := time.Now()
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			away := m.o.Health().Away
+			if away.IsZero() {
+				begin = now
+			}
+			if now.Sub(begin) >= m.o.SyncTimeout {
+				cancel(errAway)
+				return
+			}
+		}
+	}
+}
+
+// gaveUp names the store as the reason when that is what ended the operation.
+func (m *Manager) gaveUp(ctx context.Context, err error) error {
+	if errors.Is(context.Cause(ctx), errAway) {
+		return failure(api.CodeOffline, "the store %s has been away for %s (%s)", m.o.Host.Store.URL(), m.o.SyncTimeout, m.o.Health().Text)
+	}
+	return err
+}
+
+// settled forgets that a detached disk had writes left.
+func (m *Manager) settled(name string) {
+	m.mu.Lock()
+	delete(m.mu.owed, name)
+	m.mu.Unlock()
+	m.save()
+}

@@ -1,0 +1,94 @@
+package appliance
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"glidefs-appliance/appliance/client"
+	"glidefs-appliance/appliance/config"
+	"glidefs-appliance/appliance/logfile"
+	"glidefs-appliance/appliance/notify"
+	"glidefs-appliance/appliance/statedir"
+	"glidefs-appliance/appliance/supervisor"
+	"glidefs-appliance/frontends/fuse"
+)
+
+const (
+	maxRestarts   = 5
+	restartWindow = time.Minute
+)
+
+// Serve runs the supervisor, and under it the daemon, until that ends in order. It returns the process's exit code.
+func Serve(o Options) int {
+	dir := statedir.Dir(o.Settings.StateDir)
+	var report io.WriteCloser
+	if o.Background {
+		report = os.NewFile(client.ReadyFD, "report")
+		toLog(dir)
+	}
+	return supervisor.Run(supervisor.Options{
+		Args:        o.Args,
+		Report:      report,
+		Ready:       notify.Ready,
+		GiveUp:      func() { takeMountAway(dir) },
+		Logf:        func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) },
+		MaxRestarts: maxRestarts,
+		Window:      restartWindow,
+	})
+}
+
+// toLog sends standard output and error to the log. When it cannot be opened the daemon finds out why, and reports it.
+func toLog(dir statedir.Dir) {
+	if os.MkdirAll(string(dir), 0o700) != nil {
+		return
+	}
+	if f, err := logfile.Open(dir.Log(), true); err == nil {
+		f.Close()
+	}
+}
+
+func takeMountAway(dir statedir.Dir) {
+	if _, err := fuse.CleanDead(dir.Fuse()); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+}
+
+// Daemon runs the daemon itself, as the supervisor's child, and returns its exit code.
+func Daemon(o Options) int {
+	report := os.NewFile(client.ReadyFD, "report")
+	d, err := start(o)
+	tell(report, err)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", config.Name, err)
+		return 1
+	}
+	d.run()
+	return 0
+}
+
+// tell reports to the supervisor, and through it to the command that started us.
+func tell(report io.WriteCloser, err error) {
+	defer report.Close()
+	if err == nil {
+		_, _ = io.WriteString(report, supervisor.ReadyLine) // without a supervisor nobody reads it
+		return
+	}
+	_ = json.NewEncoder(report).Encode(client.Started{Error: asAPI(err)})
+}
+
+// logger writes to the state dir's log, and to standard error when a person or systemd started us.
+func logger(dir statedir.Dir, background bool) (*slog.Logger, *logfile.File, error) {
+	f, err := logfile.Open(dir.Log(), background)
+	if err != nil {
+		return nil, nil, err
+	}
+	var w io.Writer = f
+	if !background {
+		w = io.MultiWriter(f, os.Stderr)
+	}
+	return slog.New(slog.NewTextHandler(w, nil)), f, nil
+}

@@ -1,0 +1,277 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"glidefs-appliance/appliance/api"
+	"glidefs-appliance/appliance/client"
+	"glidefs-appliance/appliance/config"
+	"glidefs-appliance/appliance/mounts"
+)
+
+const defaultFS = "ext4"
+
+func mountCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "mount",
+		Usage: "mount a disk, making it and its file system when they aren't there",
+		Description: "Without DIR it does what " + config.MountFiles + "/NAME.toml says (dir, size, fs, frontend, read_only;\n" +
+			"all optional); DIR is " + config.MountDirs + "/NAME then.",
+		ArgsUsage: "NAME [DIR]",
+		Flags: append(attachFlags(),
+			&cli.StringFlag{Name: "fs", Usage: "file system for a blank disk, `KIND`: " + strings.Join(mounts.Kinds(), ", ") + " (default " + defaultFS + ")"},
+			&cli.BoolFlag{Name: "foreground", Usage: "stay, and unmount with upload on SIGINT or SIGTERM"},
+		),
+		OnUsageError: usageError,
+		Action:       with(mount),
+	}
+}
+
+// mountJob is one mount, settled.
+type mountJob struct {
+	e    *env
+	name string
+	dir  string
+	fs   string // "" when nobody asked for one
+	req  api.Attach
+}
+
+// mounted is what mount prints with --json.
+type mounted struct {
+	api.Attached
+	Dir    string `json:"dir"`
+	Device string `json:"device"` // the block device below the file system
+	FS     string `json:"fs"`
+	Made   bool   `json:"made_fs"`
+}
+
+func mount(ctx context.Context, e *env, c *cli.Context) error {
+	j, err := newMountJob(e, c)
+	if err != nil {
+		return err
+	}
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("mount needs root, for the loop device and the file system; without root, `%s attach --frontend fuse %s` gives the disk as a file, which needs fusermount3 only", config.Name, j.name)
+	}
+	m, err := j.run(ctx)
+	if err != nil {
+		return err
+	}
+	if err := e.result(m, "%s", m.line()); err != nil || !c.Bool("foreground") {
+		return err
+	}
+	<-ctx.Done()
+	again, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return unmountDisk(again, e, j.dir, false)
+}
+
+// newMountJob takes the command line, and for what it leaves open the disk's mount file.
+func newMountJob(e *env, c *cli.Context) (*mountJob, error) {
+	if n := c.NArg(); n < 1 || n > 2 {
+		return nil, operands(c, "NAME", "DIR")
+	}
+	req, err := attachRequest(c)
+	if err != nil {
+		return nil, err
+	}
+	j := &mountJob{e: e, name: c.Args().Get(0), dir: c.Args().Get(1), fs: c.String("fs"), req: req}
+	if j.dir == "" {
+		if err := j.fromFile(c); err != nil {
+			return nil, err
+		}
+	}
+	if j.fs != "" && !slices.Contains(mounts.Kinds(), j.fs) {
+		return nil, usagef("--fs %s: use one of %s", j.fs, strings.Join(mounts.Kinds(), ", "))
+	}
+	return j, nil
+}
+
+func (j *mountJob) fromFile(c *cli.Context) error {
+	f, err := config.LoadMount(config.MountFiles, filepath.Base(j.name))
+	if err != nil {
+		return err
+	}
+	j.dir = or(f.Dir, filepath.Join(config.MountDirs, filepath.Base(j.name)))
+	j.fs = or(j.fs, f.FS)
+	if j.req.Size == 0 {
+		j.req.Size = int64(f.Size)
+	}
+	if !c.IsSet("frontend") {
+		j.req.Frontend = or(f.Frontend, j.req.Frontend)
+	}
+	j.req.ReadOnly = j.req.ReadOnly || f.ReadOnly
+	if err := os.MkdirAll(j.dir, 0o755); err != nil {
+		return fmt.Errorf("mount: %w", err)
+	}
+	return nil
+}
+
+func (j *mountJob) run(ctx context.Context) (mounted, error) {
+	if _, err := os.Lstat(j.dir); errors.Is(err, os.ErrNotExist) {
+		return mounted{}, fmt.Errorf("%s does not exist; make it first: mkdir -p %s", j.dir, j.dir)
+	}
+	if _, err := mounts.CleanDead(j.e.dir().Fuse()); err != nil {
+		return mounted{}, fmt.Errorf("clean up what a dead daemon left: %w", err)
+	}
+	dir, err := mounts.PrepareDir(j.dir)
+	there := (*mounts.MountedError)(nil)
+	if err != nil && !errors.As(err, &there) {
+		return mounted{}, err
+	}
+	if there != nil && diskOf(j.e, there.Info) != j.name {
+		return mounted{}, fmt.Errorf("%w; choose another directory, or umount it first", err)
+	}
+	d, err := j.e.daemon(ctx)
+	if err != nil {
+		return mounted{}, err
+	}
+	defer d.Close()
+	a, err := d.Attach(ctx, j.name, j.req)
+	if err != nil {
+		return mounted{}, err
+	}
+	if there != nil {
+		return mounted{Attached: a, Dir: dir, Device: there.Source, FS: there.FSType}, nil
+	}
+	m, err := j.onLoop(ctx, a, dir)
+	if err != nil && !a.Already {
+		err = errors.Join(err, giveUp(d, j.name))
+	}
+	return m, err
+}
+
+// giveUp undoes an attach after something later failed.
+func giveUp(d *client.Client, name string) error {
+	const enough = 20 * time.Second
+	ctx, cancel := context.WithTimeout(context.Background(), enough)
+	defer cancel()
+	_, err := d.Detach(ctx, name, api.Detach{})
+	return err
+}
+
+// onLoop puts a loop device over the disk's file and mounts what is on it, after making a file system on a blank disk.
+// The loop device goes with its last user, so that nothing is left when something fails.
+func (j *mountJob) onLoop(ctx context.Context, a api.Attached, dir string) (mounted, error) {
+	if err := j.unused(a); err != nil {
+		return mounted{}, err
+	}
+	loop, err := mounts.Attach(a.Path, mounts.LoopOptions{Sector: a.Sector, ReadOnly: a.ReadOnly})
+	if err != nil {
+		return mounted{}, fmt.Errorf("%w; `%s attach %s` gives the disk as a file without a loop device", err, config.Name, j.name)
+	}
+	defer loop.Close()
+	m := mounted{Attached: a, Dir: dir, Device: loop.Device()}
+	if m.Made, err = j.format(ctx, loop.Device(), a); err != nil {
+		return mounted{}, err
+	}
+	m.FS, err = mounts.Mount(ctx, loop.Device(), dir, a.ReadOnly)
+	return m, err
+}
+
+// unused refuses a disk that is mounted elsewhere: a second loop device over it would be a second, unaware file system.
+func (j *mountJob) unused(a api.Attached) error {
+	at, err := mounts.OfFile(a.Path)
+	if err != nil {
+		return err
+	}
+	if len(at) > 0 {
+		return fmt.Errorf("disk %q is mounted on %s already; umount it there first", j.name, strings.Join(at, " and "))
+	}
+	loops, err := mounts.LoopsOf(a.Path)
+	if err != nil {
+		return err
+	}
+	if len(loops) > 0 {
+		return fmt.Errorf("disk %q is in use through %s; let go of that first (losetup -d)", j.name, strings.Join(loops, " and "))
+	}
+	return nil
+}
+
+// format makes a file system on a blank disk, and only there.
+func (j *mountJob) format(ctx context.Context, dev string, a api.Attached) (made bool, err error) {
+	blank, found, err := mounts.Blank(ctx, dev)
+	if err != nil {
+		return false, err
+	}
+	if !blank {
+		return false, j.fits(ctx, dev, found)
+	}
+	if a.ReadOnly {
+		return false, fmt.Errorf("disk %q is blank; there is nothing to mount read-only", j.name)
+	}
+	return true, mounts.MakeFS(ctx, dev, or(j.fs, defaultFS))
+}
+
+// fits checks what is on a disk that is not blank.
+func (j *mountJob) fits(ctx context.Context, dev, found string) error {
+	fs, err := mounts.FSType(ctx, dev)
+	switch {
+	case err != nil:
+		return err
+	case fs == "" || !slices.Contains(mounts.Kinds(), fs):
+		return fmt.Errorf("disk %q holds %s; mount formats blank disks only. `%s attach %s` gives the disk as it is", j.name, found, config.Name, j.name)
+	case j.fs != "" && j.fs != fs:
+		return fmt.Errorf("disk %q holds %s, not %s, and is never formatted again; leave --fs out, or use another disk", j.name, found, j.fs)
+	}
+	return nil
+}
+
+// line says what happened, through which frontend, and why that one.
+func (m mounted) line() string {
+	if m.Already {
+		return fmt.Sprintf("disk %q is mounted on %s already (%s on %s, frontend %s)", m.Name, m.Dir, m.FS, m.Device, m.Frontend)
+	}
+	how := "mounted"
+	if m.Created {
+		how = "made and mounted"
+	}
+	fs := m.FS
+	if m.Made {
+		fs = "new " + m.FS
+	}
+	if m.ReadOnly {
+		fs += ", read-only"
+	}
+	return fmt.Sprintf("%s disk %q (%s, %s) on %s through %s (%s), loop device %s", how, m.Name, config.Size(m.Size), fs, m.Dir, m.Frontend, m.Why, m.Device)
+}
+
+// diskOf names the disk of our state dir that a mount shows, "" if it shows none.
+func diskOf(e *env, m mounts.Info) string {
+	fuse := e.dir().Fuse()
+	if real, err := filepath.EvalSymlinks(string(e.dir())); err == nil {
+		fuse = filepath.Join(real, filepath.Base(fuse))
+	}
+	if filepath.Dir(m.Backing) != fuse {
+		return ""
+	}
+	return filepath.Base(m.Backing)
+}
+
+// mountedOn fills in where disks are mounted, as this process sees it. It looks at the mount table only.
+func mountedOn(list []api.Disk) error {
+	for i, d := range list {
+		if d.Device == "" {
+			continue
+		}
+		at, err := mounts.OfFile(d.Device)
+		if err != nil {
+			return err
+		}
+		if len(at) > 0 {
+			list[i].MountedOn = at
+		}
+	}
+	return nil
+}
