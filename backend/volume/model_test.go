@@ -114,6 +114,13 @@ func (m *machine) reopen(t *rapid.T) {
 	m.compare(t, 0, int64(len(m.model)))
 }
 
+func (m *machine) verify(t *rapid.T) {
+	rep, err := Verify(context.Background(), m.r.h, "disk", nil)
+	if err != nil || len(rep.Damage) > 0 {
+		t.Fatalf("verify: %+v, %v", rep, err)
+	}
+}
+
 // away loses the machine and opens the disk elsewhere.
 func (m *machine) away(t *rapid.T) {
 	mustSync(t, m.v)
@@ -142,6 +149,7 @@ func testModel(t *testing.T, sector int) {
 				}
 			},
 			"sync":   func(t *rapid.T) { mustSync(t, m.v) },
+			"verify": m.verify,
 			"reopen": m.reopen,
 			"away":   m.away,
 			"":       func(t *rapid.T) {},

@@ -40,10 +40,10 @@ type rig struct {
 
 func newRig(fs vfs.FS, dir string) *rig {
 	return &rig{
-		fs: fs, dir: dir, st: mem.New(), boot: "boot1", state: 1, log: 2 << 20, cache: 4 << 20,
+		fs: fs, dir: dir, st: mem.New(), boot: "boot1", state: 1, log: 512 << 10, cache: 2 << 20,
 		tuning: Tuning{
-			UploadAge: time.Hour, BatchBytes: 256 << 10, InlineBytes: 4 << 10, ReadTimeout: 10 * time.Second,
-			Readahead: 256 << 10, TailPacks: 6, LevelBytes: 1 << 20, SegmentBytes: 64 << 10,
+			UploadAge: time.Hour, BatchBytes: 96 << 10, InlineBytes: 4 << 10, ReadTimeout: 10 * time.Second,
+			Readahead: 256 << 10, TailPacks: 4, LevelBytes: 256 << 10, SegmentBytes: 64 << 10,
 		},
 	}
 }
