@@ -367,46 +367,43 @@ func flip(t testing.TB, name string, off int64) {
 
 // A bit that changes while the cache is closed costs frames, never gives wrong ones, whatever it belonged to.
 func TestFlippedBits(t *testing.T) {
-	dir := t.TempDir()
-	c := open(t, testOptions(vfs.OS(), dir, 4))
-	for i := range perSegment {
-		put(c, i)
-	}
-	h, _ := c.Get(key(0))
-	name, dataAt := c.mu.slots[h.f.seg].name, h.Off()
-	h.Release()
-	c.Close()
-	spots := []int64{0, 8, 17, 40, 4096, 4096 + 18, 4096 + 21, 4096 + 24, 4096 + entryMin, dataAt, dataAt + testFrame - 1,
-		dataAt + testFrame, dataAt + 4*testFrame - 1}
-	for _, off := range spots {
-		flip(t, name, off)
-		c = open(t, c.o)
-		found := 0
-		for i := range perSegment {
-			if has(t, c, i) {
-				found++
-			}
-		}
-		s := c.Stats()
-		if off >= dataAt && (found != perSegment-1 || s.Damaged != 1 || s.Frames != perSegment-1) {
-			t.Errorf("bit at %d of the data: %d frames, %+v", off-dataAt, found, s)
-		}
-		if off < dataAt && off != 40 && found == perSegment {
-			t.Errorf("bit at %d was not noticed", off)
-		}
-		if c.Close(); off < 4096 && off != 40 {
-			c = open(t, c.o)
-			for i := range perSegment {
+	const index, data, all = blockSize, 2 * blockSize, perSegment
+	const entry = entryFix + 4*testFrame/blockSize
+	for _, test := range []struct {
+		name         string
+		off          int64
+		left, broken int
+	}{
+		{"magic", 0, 0, 0}, {"version", 8, 0, 0}, {"life", 17, 0, 0}, {"header crc", 33, 0, 0}, {"padding", 40, all, 0},
+		{"first key", index, 0, 0}, {"first length", index + 21, 0, 0}, {"first sum", index + 24, 0, 0},
+		{"second frame number", index + entry + 16, 1, 0}, {"last crc", index + all*entry - 1, all - 1, 0},
+		{"end of the index", index + all*entry, all, 0},
+		{"first byte", data, all - 1, 1}, {"last byte of the first", data + testFrame - 1, all - 1, 1},
+		{"second", data + testFrame, all - 1, 1}, {"last byte", data + all*testFrame - 1, all - 1, 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := open(t, testOptions(vfs.OS(), t.TempDir(), 4))
+			for i := range all {
 				put(c, i)
 			}
-			settle(t, c)
-			h, _ := c.Get(key(0))
-			name, dataAt = c.mu.slots[h.f.seg].name, h.Off()
-			h.Release()
+			name := c.mu.queue[0].name
 			c.Close()
-			continue
-		}
-		flip(t, name, off)
+			flip(t, name, test.off)
+			c = open(t, c.o)
+			left := 0
+			for i := range all {
+				if has(t, c, i) {
+					left++
+				}
+			}
+			if s := c.Stats(); left != test.left || s.Damaged != uint64(test.broken) || s.Frames != int64(left) {
+				t.Errorf("%d frames left: %+v", left, s)
+			}
+			put(c, 0)
+			if !has(t, c, 0) {
+				t.Error("can't be put again")
+			}
+		})
 	}
 }
 
