@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -16,7 +15,7 @@ func gcCommand() *cli.Command {
 		Usage: "delete objects that no disk refers to",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "dry-run", Usage: "delete nothing, count only"},
-			&cli.DurationFlag{Name: "grace", Value: 24 * time.Hour, Usage: "keep what has been garbage for less than `TIME`"},
+			&cli.DurationFlag{Name: "grace", Usage: "keep garbage younger than `TIME` (default 168h); a shorter one is safe only while nobody writes to the store"},
 		},
 		OnUsageError: usageError,
 		Action:       with(gc),
@@ -27,7 +26,7 @@ func gc(ctx context.Context, e *env, c *cli.Context) error {
 	if err := operands(c); err != nil {
 		return err
 	}
-	if c.Duration("grace") <= 0 {
+	if c.IsSet("grace") && c.Duration("grace") <= 0 {
 		return usagef("--grace %s: garbage must be kept for some time, because uploads that run now have objects that nothing refers to yet", c.Duration("grace"))
 	}
 	d, err := e.daemon(ctx)

@@ -54,6 +54,7 @@ type mounted struct {
 	Device string `json:"device"` // the block device below the file system
 	FS     string `json:"fs"`
 	Made   bool   `json:"made_fs"`
+	There  bool   `json:"already_mounted"`
 }
 
 func mount(ctx context.Context, e *env, c *cli.Context) error {
@@ -143,7 +144,7 @@ func (j *mountJob) run(ctx context.Context) (mounted, error) {
 		return mounted{}, err
 	}
 	if there != nil {
-		return mounted{Attached: a, Dir: dir, Device: there.Source, FS: there.FSType}, nil
+		return mounted{Attached: a, Dir: dir, Device: there.Source, FS: there.FSType, There: true}, nil
 	}
 	m, err := j.onLoop(ctx, a, dir)
 	if err != nil && !a.Already {
@@ -230,7 +231,7 @@ func (j *mountJob) fits(ctx context.Context, dev, found string) error {
 
 // line says what happened, through which frontend, and why that one.
 func (m mounted) line() string {
-	if m.Already {
+	if m.There {
 		return fmt.Sprintf("disk %q is mounted on %s already (%s on %s, frontend %s)", m.Name, m.Dir, m.FS, m.Device, m.Frontend)
 	}
 	how := "mounted"

@@ -216,7 +216,7 @@ type Volume struct {
 	Error string     `json:"error,omitempty"` // its manifest cannot be read: only the name is known
 }
 
-// GC removes objects that nothing refers to.
+// GC removes objects that nothing refers to. Grace 0 is the store's own, which is safe while others write.
 type GC struct {
 	DryRun bool          `json:"dry_run,omitempty"`
 	Grace  time.Duration `json:"grace_ns,omitempty"`
@@ -224,8 +224,8 @@ type GC struct {
 
 // Collected is the result of a GC.
 type Collected struct {
-	Live    int64 `json:"live_objects"`
-	Deleted int64 `json:"deleted_objects"`
+	Live    int   `json:"live_objects"`
+	Deleted int   `json:"deleted_objects"`
 	Bytes   int64 `json:"deleted_bytes"`
-	Waiting int64 `json:"waiting_objects"` // garbage younger than the grace time
+	Waiting int   `json:"waiting_objects"` // garbage younger than the grace time
 }

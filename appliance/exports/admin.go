@@ -7,6 +7,7 @@ import (
 
 	"glidefs-appliance/appliance/api"
 	"glidefs-appliance/appliance/config"
+	"glidefs-appliance/backend/gc"
 	"glidefs-appliance/backend/manifest"
 	"glidefs-appliance/backend/store"
 	"glidefs-appliance/backend/volume"
@@ -52,7 +53,7 @@ func (m *Manager) Remove(ctx context.Context, name string) error {
 		return failure(api.CodeOwned, "disk %q is owned by %s since %s; detach it there first, or take it over here with `%s attach --takeover %s` and detach it",
 			name, man.Owner.Host, instant(man.Since), config.Name, name)
 	}
-	if err := m.trash(ctx, name); err != nil {
+	if err := gc.Trash(ctx, m.o.Host.Store, name); err != nil {
 		return m.explain(name, err)
 	}
 	return nil
