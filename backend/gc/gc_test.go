@@ -72,6 +72,9 @@ func TestTrashFencesTheWriter(t *testing.T) {
 	if err := v.Replace(t.Context(), func(m *manifest.Manifest) { m.Tail = nil }); !errors.Is(err, manifest.ErrFenced) {
 		t.Errorf("%v", err)
 	}
+	if _, err := manifest.Read(t.Context(), w.inner, "v"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("it can be attached: %v", err)
+	}
 	held.Release()
 	if err := <-done; err != nil {
 		t.Fatal(err)

@@ -13,19 +13,18 @@ import (
 // Trash deletes a volume: its manifest moves to trash/<random>-<name>, where it keeps the volume's objects alive for the grace time.
 // Snapshots of the volume are roots of their own and stay.
 //
-// First it takes the manifest over, so that a writer that is still there is fenced, and what is copied is the last word. When it
-// fails after that, calling it again finishes the job; a second copy in the trash does no harm. Errors: store.ErrNotFound if there
+// First it marks the manifest as deleted, by the same conditional PUT as a writer. From then on a writer is fenced and nobody can
+// attach, so that what is copied is the last word, and the final delete, which no store makes conditional, hits nothing else. When
+// it fails on the way, calling it again finishes the job; a second copy in the trash does no harm. Errors: store.ErrNotFound if there
 // is no such volume, those of manifest.Read and manifest.Cell.Replace, and those of the store.
 func Trash(ctx context.Context, st store.Store, name string) error {
-	cell, err := manifest.Read(ctx, st, name)
+	cell, err := manifest.ReadToDelete(ctx, st, name)
 	if err != nil {
 		return fmt.Errorf("delete volume %s: %w", name, err)
 	}
-	err = cell.Replace(ctx, func(next *manifest.Manifest) {
-		next.Epoch++
-		next.Owner = manifest.Owner{Host: "nobody: it is being deleted"}
-		next.Closed = true
-	})
+	if !cell.Current().Deleted {
+		err = cell.Replace(ctx, func(next *manifest.Manifest) { next.Deleted = true })
+	}
 	if err != nil {
 		return fmt.Errorf("delete volume %s: %w", name, err)
 	}

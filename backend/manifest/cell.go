@@ -50,8 +50,18 @@ type body struct {
 	sends    int
 }
 
-// Read opens the manifest of an existing volume. Errors: store.ErrNotFound, ErrDamaged, ErrVersion and those of the store.
+// Read opens the manifest of an existing volume. Errors: store.ErrNotFound, also for one that is being deleted, ErrDamaged,
+// ErrVersion and those of the store.
 func Read(ctx context.Context, st store.Store, name string) (*Cell, error) {
+	c, err := ReadToDelete(ctx, st, name)
+	if err == nil && c.Current().Deleted {
+		return nil, fmt.Errorf("read manifest of %s: %w: it is being deleted", name, store.ErrNotFound)
+	}
+	return c, err
+}
+
+// ReadToDelete is Read that also opens what is being deleted, so that an interrupted deletion can be finished.
+func ReadToDelete(ctx context.Context, st store.Store, name string) (*Cell, error) {
 	if err := ValidName(name); err != nil {
 		return nil, err
 	}

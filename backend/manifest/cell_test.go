@@ -293,6 +293,29 @@ func TestDeletedVolumeFences(t *testing.T) {
 	}
 }
 
+// A volume that is being deleted fences its writer, is not found, and blocks its name until it is gone.
+func TestVolumeBeingDeleted(t *testing.T) {
+	st := mem.New()
+	writer := must[*Cell](t)(Create(t.Context(), st, sample("disk")))
+	c := must[*Cell](t)(ReadToDelete(t.Context(), st, "disk"))
+	if err := c.Replace(t.Context(), func(m *Manifest) { m.Deleted = true }); err != nil {
+		t.Fatal(err)
+	}
+	var who *FencedError
+	if err := writer.Replace(t.Context(), next); !errors.As(err, &who) || !who.Gone {
+		t.Errorf("%v", err)
+	}
+	if _, err := Read(t.Context(), st, "disk"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("read: %v", err)
+	}
+	if _, err := ReadToDelete(t.Context(), st, "disk"); err != nil {
+		t.Errorf("read to delete: %v", err)
+	}
+	if _, err := Create(t.Context(), st, sample("disk")); !errors.Is(err, ErrExists) {
+		t.Errorf("create: %v", err)
+	}
+}
+
 // Bytes that are no manifest do not fence: they say nothing of who wrote last.
 func TestDamageDoesNotFence(t *testing.T) {
 	st := mem.New()

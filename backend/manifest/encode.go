@@ -15,6 +15,7 @@ const (
 	manifestMagic = "glidevol"
 	sumLen        = 32
 	flagClosed    = 1
+	flagDeleted   = 2
 	minTailEntry  = pack.RefLen + 1
 	rootLen       = 32 + 1 + 3*8
 )
@@ -47,6 +48,9 @@ func (m *Manifest) appendWriter(b []byte) []byte {
 	flags := byte(0)
 	if m.Closed {
 		flags |= flagClosed
+	}
+	if m.Deleted {
+		flags |= flagDeleted
 	}
 	b = append(b, flags)
 	b = appendTime(b, m.Created)
@@ -126,8 +130,8 @@ func (m *Manifest) read(r *reader) {
 	m.Owner = Owner{State: r.id(), Host: string(r.str())}
 	m.Since = r.time()
 	flags := r.byte()
-	r.expect(flags&^flagClosed == 0)
-	m.Closed = flags&flagClosed != 0
+	r.expect(flags&^(flagClosed|flagDeleted) == 0)
+	m.Closed, m.Deleted = flags&flagClosed != 0, flags&flagDeleted != 0
 	m.Created = r.time()
 	m.Log = r.id()
 	m.Barrier = Barrier{Log: r.id(), Seq: r.u64(), Chain: r.u32()}

@@ -19,7 +19,7 @@
 // Integers are little endian; a string is a uvarint length and its bytes; a time is nanoseconds since 1970 as i64, the zero Time is 0.
 //
 //	magic "glidevol" | version u32 | zero u32 | Nonce 16 | Volume 16 | Name string | Size u64 | Sector u32 | Epoch u64
-//	Owner.State 16 | Owner.Host string | Since time | flags u8 (1: Closed) | Created time
+//	Owner.State 16 | Owner.Host string | Since time | flags u8 (1: Closed, 2: Deleted) | Created time
 //	Log 16 | Barrier.Log 16 | Barrier.Seq u64 | Barrier.Chain u32 | BarrierTime time
 //	#tail uvarint   { pack.Ref, pack.RefLen bytes | Inline string }
 //	#levels uvarint { Page 32 | Depth u8 | Packs u64 | Bytes u64 | Sectors u64 }
@@ -116,6 +116,7 @@ type Manifest struct {
 	Owner       Owner
 	Since       time.Time // attached
 	Closed      bool      // detached in order
+	Deleted     bool      // nobody may attach it any more; it will be in the trash in a moment, or is
 	Log         [16]byte  // the incarnation that writes now
 	Barrier     Barrier
 	BarrierTime time.Time

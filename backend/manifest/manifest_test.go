@@ -12,7 +12,7 @@ import (
 )
 
 func TestEncodeDecode(t *testing.T) {
-	for _, m := range []*Manifest{sample("disk-1"), {Name: "a", Size: 512, Sector: 512}} {
+	for _, m := range []*Manifest{sample("disk-1"), {Name: "a", Size: 512, Sector: 512}, {Name: "a", Size: 512, Sector: 512, Deleted: true}} {
 		body := m.Encode()
 		got, err := Decode(body)
 		if err != nil {

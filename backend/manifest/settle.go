@@ -14,7 +14,7 @@ import (
 // FencedError says who replaced the manifest.
 type FencedError struct {
 	Name  string
-	Gone  bool // the volume was deleted; Owner and Since are not known
+	Gone  bool // the volume was deleted; Owner and Since mean nothing
 	Owner Owner
 	Since time.Time // attached; zero when a newer program wrote a manifest that this one can't read
 }
@@ -112,7 +112,7 @@ func (c *Cell) lost(raw []byte) error {
 	if err != nil {
 		return err
 	}
-	return c.fence(&FencedError{Name: c.name, Owner: other.Owner, Since: other.Since})
+	return c.fence(&FencedError{Name: c.name, Gone: other.Deleted, Owner: other.Owner, Since: other.Since})
 }
 
 func (c *Cell) fence(err *FencedError) error {
