@@ -238,5 +238,21 @@ func TestCancelledRequestsSayNothingAboutTheStore(t *testing.T) {
 		if h := b.Health(); h.State != store.HealthDown {
 			t.Fatalf("a store that hangs is %s", h.State)
 		}
+		time.Sleep(time.Minute)
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		b.Get(ctx, "a", store.Range{}) // half open
+		if h := b.Health(); h.State != store.HealthDown {
+			t.Fatalf("a cancelled try made it %s", h.State)
+		}
+		f.Clear()
+		f.Unplug()
+		f.ResetCounts()
+		for range 2 {
+			b.Get(t.Context(), "a", store.Range{})
+		}
+		if n := f.Count(); n != 1 {
+			t.Fatalf("after a cancelled try %d requests passed, want one more try", n)
+		}
 	})
 }

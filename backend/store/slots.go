@@ -66,11 +66,11 @@ func (s *slots) acquire(ctx context.Context, c Class) error {
 	}
 }
 
-// enter takes a slot (nil) or queues.
+// enter takes a slot (nil) or queues. A class whose requests wait has no room, so nobody is overtaken by his like.
 func (s *slots) enter(c Class) (*waiter, *list.Element) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.mu.waiting[c].Len() == 0 && s.fitsLocked(c) {
+	if s.fitsLocked(c) {
 		s.mu.inFlight[c]++
 		return nil, nil
 	}

@@ -127,6 +127,9 @@ func TestFaults(t *testing.T) {
 				_, _, err := s.Get(t.Context(), "trouble/one", store.Range{})
 				wantKind(t, err, store.ErrUnavailable)
 				wantKind(t, s.Delete(t.Context(), "trouble/one"), store.ErrAmbiguous)
+				if n := p.requests.Load(); n != 3 {
+					t.Errorf("PUT, GET and DELETE became %d requests", n)
+				}
 			}
 		}
 		p.clear()
