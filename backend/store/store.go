@@ -1,7 +1,33 @@
 // Package store is the engine's object store: immutable objects, whole-object PUT with a condition, ranged GET, list.
 //
-// Implementations: s3 (minio-go), dir (a local directory with the same conditional semantics), mem (tests). Decorators,
-// one file each: gateway (concurrency, priorities, bandwidth), retry, breaker, meter, and in storetest fault.
+//	Stack   Retry      sends again what may be sent again; a request that waits between attempts holds no slot
+//	        Gateway    bounded concurrency, priorities, bandwidth limits, counters by cause
+//	        Breaker    fails at once while the store is down
+//	        s3 | dir | mem
+//
+// Implementations are packages of their own; package open chooses one by URL. Every one of them and every decorator
+// runs the contract suite of package storetest, which also has the Store that fails by script. Probe asks a store that
+// nobody knows yet whether it keeps the contract.
+//
+// # What became of a PUT
+//
+//	nil              applied
+//	ErrPrecondition  not applied: the condition did not hold when the store looked
+//	ErrUnavailable   not applied, and will not be
+//	ErrAmbiguous     not known; it may even be applied later. Whoever sent a condition reads back and compares the body
+//	others           not applied
+//
+// A conditional PUT is one request: nothing below its caller sends it twice, since the second would meet the effect of the
+// first and report a loss.
+//
+// # Locks
+//
+// All are leaves and none is held across a request or a callback, but for Breaker.events, which orders the calls of
+// OnHealth:
+//
+//	Breaker.events
+//	  Breaker.mu
+//	slots.mu
 package store
 
 import (

@@ -71,7 +71,7 @@ func Open(path string, create bool) (*Store, error) {
 		return nil, fmt.Errorf("store directory %s: %w", path, err)
 	}
 	if create {
-		if err := os.MkdirAll(root, 0o700); err != nil {
+		if err := makeRoot(root); err != nil {
 			return nil, fmt.Errorf("make store directory %s: %w", root, classify(err))
 		}
 	}
@@ -81,6 +81,21 @@ func Open(path string, create bool) (*Store, error) {
 	s := &Store{root: root, lock: newLock(filepath.Join(root, lockFile))}
 	s.removeStaleTemps()
 	return s, nil
+}
+
+// makeRoot makes root and its parents, and makes their names durable.
+func makeRoot(root string) error {
+	if _, err := os.Stat(root); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	parent := filepath.Dir(root)
+	if err := makeRoot(parent); err != nil {
+		return err
+	}
+	if err := os.Mkdir(root, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncDir(parent)
 }
 
 func checkRoot(root string) error {

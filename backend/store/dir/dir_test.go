@@ -16,14 +16,19 @@ import (
 	"glidefs-appliance/backend/store"
 )
 
-// TestMain: run with GLIDEFS_DIR_TEST set, this binary is one more process that uses the store.
+// TestMain: with one of these variables set, this binary is one more process that uses the store.
 func TestMain(m *testing.M) {
-	if root := os.Getenv("GLIDEFS_DIR_TEST"); root != "" {
-		if err := addMany(root, 200); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
+	for name, child := range map[string]func(root string) error{
+		"GLIDEFS_DIR_TEST_ADD":     func(root string) error { return addMany(root, 200) },
+		"GLIDEFS_DIR_TEST_FOREVER": putForEver,
+	} {
+		if root := os.Getenv(name); root != "" {
+			if err := child(root); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			return
 		}
-		return
 	}
 	os.Exit(m.Run())
 }
@@ -62,7 +67,7 @@ func TestManyProcesses(t *testing.T) {
 	var children []*exec.Cmd
 	for range 4 {
 		c := exec.Command(os.Args[0])
-		c.Env = append(os.Environ(), "GLIDEFS_DIR_TEST="+root)
+		c.Env = append(os.Environ(), "GLIDEFS_DIR_TEST_ADD="+root)
 		c.Stderr = os.Stderr
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
@@ -104,6 +109,23 @@ func mustGet(t *testing.T, s *Store, key string) string {
 		t.Fatal(err)
 	}
 	return string(body)
+}
+
+// TestOpenRefused: the messages name the directory and the reason.
+func TestOpenRefused(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, create := range []bool{false, true} {
+		if _, err := Open(file, create); !errors.Is(err, store.ErrNoBucket) || !strings.Contains(err.Error(), file+" is not a directory") {
+			t.Errorf("a file as root: %v", err)
+		}
+	}
+	_, err := Open("/proc/no-such-folder/x", true)
+	if err == nil || !strings.Contains(err.Error(), "make store directory /proc/no-such-folder/x: ") {
+		t.Errorf("a root that can't be made: %v", err)
+	}
 }
 
 func TestOpenMissing(t *testing.T) {

@@ -2,12 +2,15 @@ package storetest
 
 import (
 	"bytes"
+	"crypto/rand"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -39,53 +42,76 @@ type S3Server struct {
 // set for the test, so t may not be parallel.
 func StartVersitygw(t testing.TB) *S3Server {
 	t.Helper()
-	s := &S3Server{Bucket: "glidefs", AccessKey: "test-access", SecretKey: "test-secret", binary: tool(t, "versitygw")}
+	// Names of its own, so that a test that meets another test's server fails rather than shares it.
+	id := strings.ToLower(rand.Text())
+	s := &S3Server{Bucket: "test-" + id, AccessKey: "access-" + id, SecretKey: "secret-" + id, binary: tool(t, "versitygw")}
 	s.Dir = filepath.Join(t.TempDir(), s.Bucket)
 	if err := os.Mkdir(s.Dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	s.addr = freePort(t)
-	s.Endpoint = "http://" + s.addr
+	t.Cleanup(s.Stop)
+	for try := 1; ; try++ {
+		s.addr = freePort(t)
+		s.Endpoint = "http://" + s.addr
+		err := s.start()
+		if err == nil {
+			break
+		}
+		if try == 5 { // somebody else may take a free port before it does
+			t.Fatal(err)
+		}
+	}
 	s.URL = fmt.Sprintf("s3://%s?endpoint=%s&region=us-east-1", s.Bucket, s.Endpoint)
 	t.Setenv("AWS_ACCESS_KEY_ID", s.AccessKey)
 	t.Setenv("AWS_SECRET_ACCESS_KEY", s.SecretKey)
 	t.Setenv("AWS_SESSION_TOKEN", "")
-	t.Cleanup(s.Stop)
-	s.Start(t)
 	return s
 }
 
-// Start starts the server again on the same port and folder, and returns when it answers.
+// Start starts the server again, after Stop, on the same port and folder, and returns when it answers.
 func (s *S3Server) Start(t testing.TB) {
 	t.Helper()
-	s.child = exec.Command(s.binary, "--port", s.addr, "--keep-alive", "--quiet", "posix", filepath.Dir(s.Dir))
-	s.child.Env = append(os.Environ(), "ROOT_ACCESS_KEY_ID="+s.AccessKey, "ROOT_SECRET_ACCESS_KEY="+s.SecretKey)
-	s.child.Stdout, s.child.Stderr = &s.output, &s.output
-	s.child.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := s.child.Start(); err != nil {
+	if err := s.start(); err != nil {
 		t.Fatal(err)
 	}
-	s.exited = make(chan struct{})
-	go func(child *exec.Cmd, exited chan struct{}) {
-		_ = child.Wait() // it is killed, so there is always an error
-		close(exited)
-	}(s.child, s.exited)
-	s.waitUntilItAnswers(t)
 }
 
-func (s *S3Server) waitUntilItAnswers(t testing.TB) {
-	t.Helper()
+func (s *S3Server) start() error {
+	child := exec.Command(s.binary, "--port", s.addr, "--keep-alive", "--quiet", "posix", filepath.Dir(s.Dir))
+	child.Env = append(os.Environ(), "ROOT_ACCESS_KEY_ID="+s.AccessKey, "ROOT_SECRET_ACCESS_KEY="+s.SecretKey)
+	child.Stdout, child.Stderr = &s.output, &s.output
+	child.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	started, exited := make(chan error, 1), make(chan struct{})
+	go func() {
+		// The death signal comes when the thread that started the child ends, so this one stays as long as the child.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		defer close(exited)
+		err := child.Start()
+		started <- err
+		if err == nil {
+			_ = child.Wait() // it is killed, so there is always an error
+		}
+	}()
+	if err := <-started; err != nil {
+		return err
+	}
+	s.child, s.exited = child, exited
+	return s.waitUntilItAnswers()
+}
+
+func (s *S3Server) waitUntilItAnswers() error {
 	deadline := time.After(20 * time.Second)
 	for {
 		if answer, err := http.Get(s.Endpoint + "/"); err == nil {
 			answer.Body.Close()
-			return
+			return nil
 		}
 		select {
 		case <-s.exited:
-			t.Fatalf("versitygw ended: %s", s.output.String())
+			return fmt.Errorf("versitygw ended: %s", s.output.String())
 		case <-deadline:
-			t.Fatalf("versitygw doesn't answer at %s: %s", s.Endpoint, s.output.String())
+			return fmt.Errorf("versitygw doesn't answer at %s: %s", s.Endpoint, s.output.String())
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
