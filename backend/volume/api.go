@@ -44,7 +44,6 @@ type Tuning struct {
 	LevelBytes   int64         // of the first level; each further one holds 8 times as much; default 4 GiB
 	SegmentBytes int64         // of the log's first segments; default wlog's
 	NoCompaction bool
-	NoUpload     bool // pause the uploader (benchmarks, tests)
 }
 
 // OpenOptions of one attach.

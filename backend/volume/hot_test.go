@@ -12,8 +12,9 @@ import (
 // hotVolume is a disk of 256 MiB whose every sector is in the log, page-cache-hot; the uploader is paused.
 func hotVolume(t testing.TB, size int64) *Volume {
 	r := newDiskRig(t)
-	r.log, r.tuning = 4*size+(64<<20), Tuning{NoUpload: true, UploadAge: time.Hour}
+	r.log, r.tuning = 4*size+(64<<20), Tuning{UploadAge: time.Hour}
 	v := r.open(t, "hot", OpenOptions{Create: size})
+	v.Pause(true)
 	t.Cleanup(func() { v.Kill(ErrClosed); _ = r.c.Close() })
 	buf := make([]byte, 1<<20)
 	for i := range buf {

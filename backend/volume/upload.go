@@ -18,15 +18,23 @@ import (
 
 // startUploader makes sure the uploader runs and looks at the log again.
 func (v *Volume) startUploader() {
-	if v.host.Tuning.NoUpload {
-		return
-	}
 	v.mu.Lock()
-	start := !v.mu.running && v.mu.failed == nil
+	start := !v.mu.running && !v.mu.paused && v.mu.failed == nil
 	v.mu.running = v.mu.running || start
 	v.mu.Unlock()
 	if !start || !v.spawn(v.upload) {
 		v.nudge()
+	}
+}
+
+// Pause keeps the uploader from beginning new batches until Pause(false). Writes go on until the log is full.
+func (v *Volume) Pause(paused bool) {
+	v.mu.Lock()
+	v.mu.paused = paused
+	v.mu.Unlock()
+	v.nudge()
+	if !paused {
+		v.startUploader()
 	}
 }
 
@@ -93,7 +101,7 @@ func (v *Volume) uploadEnded(err error) {
 	}
 	v.mu.Lock()
 	v.mu.running, v.mu.failed = false, err
-	again := err == nil && v.ctx.Err() == nil && !v.mu.dirty.IsZero()
+	again := err == nil && v.ctx.Err() == nil && !v.mu.paused && !v.mu.dirty.IsZero()
 	v.broadcastLocked()
 	v.mu.Unlock()
 	if again {
@@ -184,8 +192,9 @@ func (v *Volume) waitDue(ctx context.Context, after uint64) bool {
 	for {
 		v.mu.Lock()
 		due, dirty := v.mu.pending >= v.host.Tuning.BatchBytes || v.mu.want > after, v.mu.dirty
+		paused := v.mu.paused
 		v.mu.Unlock()
-		if v.log.LastSeq() <= after || dirty.IsZero() {
+		if paused || v.log.LastSeq() <= after || dirty.IsZero() {
 			return false
 		}
 		left := v.host.Tuning.UploadAge - time.Since(dirty)

@@ -37,6 +37,7 @@ type Volume struct {
 		want    uint64    // Sync asks for everything up to this seq
 		changed chan struct{}
 		running bool  // the uploader
+		paused  bool  // see Pause
 		failed  error // why it ended; it starts again after a pause
 		closed  bool  // nothing is spawned any more
 	}
