@@ -126,3 +126,46 @@ func (s *slow) Put(ctx context.Context, key string, body []byte, c store.Conditi
 	time.Sleep(s.delay)
 	return s.Store.Put(ctx, key, body, c)
 }
+
+// An update that was sent in time and lost is not repeated when it would come too late, even where it could still do no harm.
+func TestLostUpdateIsNotRepeatedLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &network{Store: mem.New(), choose: func(int) int { return lost }}
+		c := must[*Cell](t)(Create(t.Context(), n, sample("disk")))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		n.faults = 1
+		if err := c.Publish(ctx, began(t, n.Store), next); !errors.Is(err, ErrUnsettled) {
+			t.Fatal(err)
+		}
+		time.Sleep(sendLimit + time.Hour)
+		if err := c.Replace(t.Context(), func(m *Manifest) { m.Epoch++ }); err != nil {
+			t.Fatal(err)
+		}
+		if m := c.Current(); m.Barrier.Seq != 99 || m.Epoch != 8 {
+			t.Fatalf("%+v", m)
+		}
+		holds(t, n.Store, c)
+	})
+}
+
+func TestWindowClocks(t *testing.T) {
+	now := time.Now()
+	for _, c := range []struct {
+		name   string
+		w      Window
+		at     time.Time
+		passed bool
+	}{
+		{"no window", Window{}, now, false},
+		{"store's clock", Window{Local: now, Store: now}, now.Add(2 * time.Hour), true},
+		{"store's clock, though the local one jumped", Window{Local: now.Add(-time.Hour * 5), Store: now}, now, false},
+		{"local clock, the store said nothing", Window{Local: now.Add(-2 * time.Hour)}, now, true},
+		{"local clock, the store says nothing", Window{Local: now.Add(-2 * time.Hour), Store: now}, time.Time{}, true},
+		{"local clock", Window{Local: now}, time.Time{}, false},
+	} {
+		if got := c.w.olderThan(time.Hour, c.at); got != c.passed {
+			t.Errorf("%s: %v", c.name, got)
+		}
+	}
+}

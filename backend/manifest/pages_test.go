@@ -356,3 +356,35 @@ func FuzzPage(f *testing.F) {
 		}
 	})
 }
+
+func TestImpossiblePages(t *testing.T) {
+	ok := func(first, end uint64) child { return child{Root{Page: [32]byte{1}, Packs: 1}, first, end} }
+	for name, p := range map[string]*page{
+		"empty":              {},
+		"overlap":            {refs: []pack.Ref{ref(0, 10), ref(9, 12)}},
+		"order":              {refs: []pack.Ref{ref(10, 20), ref(0, 5)}},
+		"empty pack":         {refs: []pack.Ref{ref(5, 5)}},
+		"too many":           {refs: spread(0, maxEntries+1)},
+		"too deep":           {depth: maxDepth + 1, children: []child{ok(0, 1)}},
+		"children overlap":   {depth: 1, children: []child{ok(0, 10), ok(9, 12)}},
+		"children out order": {depth: 1, children: []child{ok(10, 12), ok(0, 9)}},
+		"empty child":        {depth: 1, children: []child{ok(5, 5)}},
+		"child of no packs":  {depth: 1, children: []child{{End: 1}}},
+	} {
+		if _, err := parsePage(p.encode()); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	body := (&page{refs: spread(0, 2)}).encode()
+	for _, at := range []int{0, 13, 14} { // magic, zero, number of entries
+		bad := bytes.Clone(body)
+		bad[at]++
+		if _, err := parsePage(bad); !errors.Is(err, ErrDamaged) {
+			t.Errorf("byte %d: %v", at, err)
+		}
+	}
+	body[8]++
+	if _, err := parsePage(body); !errors.Is(err, ErrVersion) {
+		t.Errorf("%v", err)
+	}
+}
