@@ -6,10 +6,11 @@ import "sync"
 // commit for writes, and for syncs. A caller whose seq the running pass covers waits for it, any other for the next.
 // Guarded by the mutex of its conditions.
 type gate struct {
-	running bool
-	through uint64       // the running pass covers everything up to here
-	conds   [2]sync.Cond // [turn]: waiting for the running pass; the other: for the next one
-	turn    int
+	running  bool
+	through  uint64       // the running pass covers everything up to here
+	conds    [2]sync.Cond // [turn]: waiting for the running pass; the other: for the next one
+	turn     int
+	sleeping int
 }
 
 func (g *gate) init(mu *sync.Mutex) { g.conds[0].L, g.conds[1].L = mu, mu }
@@ -29,11 +30,13 @@ func (g *gate) end() {
 
 // wait sleeps until there is news for seq.
 func (g *gate) wait(seq uint64) {
-	if seq <= g.through {
-		g.conds[g.turn].Wait()
-	} else {
-		g.conds[g.turn^1].Wait()
+	cond := &g.conds[g.turn]
+	if seq > g.through {
+		cond = &g.conds[g.turn^1]
 	}
+	g.sleeping++
+	cond.Wait()
+	g.sleeping--
 }
 
 func (g *gate) wakeAll() {
