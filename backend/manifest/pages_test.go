@@ -388,3 +388,17 @@ func TestImpossiblePages(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// A level that is thinned out bit by bit does not keep a page for each of the few packs that are left.
+func TestThinnedLevelGetsSmaller(t *testing.T) {
+	p := NewPages(mem.New(), 200)
+	refs := spread(0, 20*maxEntries)
+	root := must[Root](t)(p.Update(t.Context(), Root{}, 0, math.MaxUint64, refs))
+	var want model
+	for i := 0; i < len(refs); i += 64 {
+		want = append(want, refs[i])
+		root = must[Root](t)(p.Update(t.Context(), root, refs[i].End, refs[i+63].End, nil))
+	}
+	want.compare(t, p, root)
+	shape(t, p, root)
+}

@@ -83,7 +83,7 @@ func decodeIndex(b []byte, stored int64) (*Index, error) {
 	}
 	shift := d.byte()
 	frames, extents := d.uvarint(), d.uvarint()
-	size := uint64(1) << (shift & 63)
+	size := uint64(1) << shift // 0 from 64 up
 	if d.bad || size < minSector || size > maxSector || extents == 0 ||
 		frames > uint64(len(d.b))/minFrameEntry || extents > uint64(len(d.b))/minExtentEntry {
 		return nil, fmt.Errorf("%w: bad head", ErrDamaged)

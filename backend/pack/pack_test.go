@@ -367,3 +367,76 @@ func TestRefEncoding(t *testing.T) {
 		t.Errorf("zeros: %v", err)
 	}
 }
+
+// Each of these has a sum that fits; only the decoder stands between it and a reader.
+func TestImpossibleIndexes(t *testing.T) {
+	frame := func(codec byte, size ...byte) []byte { // Len and Raw in sectors, then the sum
+		return append(append([]byte{codec}, size...), make([]byte, 16)...)
+	}
+	const stored = 100
+	head := func(frames, extents byte) []byte { return []byte{version, 12, frames, extents} }
+	good := slices.Concat(head(2, 3), frame(1, 60, 2), frame(1, 40, 1), []byte{5, 2 << 1, 0, 9<<1 | 1, 0, 1 << 1})
+	if _, err := decodeIndex(good, stored); err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range map[string][]byte{
+		"no bytes":               {},
+		"no extents":             head(0, 0),
+		"sector size 256":        slices.Concat([]byte{version, 8, 0, 1}, []byte{0, 3}),
+		"sector size 8192":       slices.Concat([]byte{version, 13, 0, 1}, []byte{0, 3}),
+		"sector size overflows":  slices.Concat([]byte{version, 64 + 12, 0, 1}, []byte{0, 3}),
+		"frames too short":       slices.Concat(head(1, 1), frame(1, 99, 1), []byte{0, 2}),
+		"frames too long":        slices.Concat(head(1, 1), frame(1, 101, 1), []byte{0, 2}),
+		"a frame of no bytes":    slices.Concat(head(2, 2), frame(1, 100, 1), frame(1, 0, 1), []byte{0, 2, 0, 2}),
+		"a frame of no sectors":  slices.Concat(head(1, 1), frame(1, 100, 0), []byte{0, 3}),
+		"a frame above 128 KiB":  slices.Concat(head(1, 1), frame(1, 100, 33), []byte{0, 33 << 1}),
+		"a frame not full":       slices.Concat(head(1, 1), frame(1, 100, 2), []byte{0, 2}),
+		"a frame not used":       slices.Concat(head(1, 1), frame(1, 100, 2), []byte{0, 3}),
+		"an extent across":       slices.Concat(head(2, 1), frame(1, 50, 1), frame(1, 50, 1), []byte{0, 2 << 1}),
+		"an extent without data": slices.Concat(head(1, 2), frame(1, 100, 1), []byte{0, 2, 0, 2}),
+		"an extent of 0 sectors": slices.Concat(head(1, 2), frame(1, 100, 1), []byte{0, 2, 0, 0}),
+		"a long form":            slices.Concat(head(1, 1), frame(1, 100, 1), []byte{0x80, 0, 2}),
+		"more bytes":             append(bytes.Clone(good), 0),
+		"fewer bytes":            good[:len(good)-1],
+	} {
+		at := int64(stored)
+		if len(b) < 10 {
+			at = 0
+		}
+		if _, err := decodeIndex(b, at); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A pack that does not decode to what was added is not returned.
+func TestVerifyBeforePublish(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 7))
+	b := NewBuilder(4096, nil)
+	b.Add(0, text(r, MaxFrame))
+	b.Add(1000, noise(r, 4096))
+	p, err := b.Finish()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.verify(p.Index); err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []int{0, MaxFrame} {
+		b.raw[at] ^= 1
+		if _, err := b.verify(p.Index); !errors.Is(err, ErrDamaged) {
+			t.Errorf("byte %d differs: %v", at, err)
+		}
+		b.raw[at] ^= 1
+	}
+	for _, change := range []func(ix *Index){
+		func(ix *Index) { ix.Extents[1].First++ },
+		func(ix *Index) { ix.Frames[0].Sum[0]++ },
+	} {
+		want := &Index{SectorSize: 4096, Extents: slices.Clone(p.Index.Extents), Frames: slices.Clone(p.Index.Frames)}
+		change(want)
+		if _, err := b.verify(want); !errors.Is(err, ErrDamaged) {
+			t.Errorf("another index: %v", err)
+		}
+	}
+}
