@@ -157,16 +157,14 @@ func TestPutLeavesWhatIsThere(t *testing.T) {
 
 func TestRestart(t *testing.T) {
 	c := open(t, testOptions(vfs.OS(), t.TempDir(), 8))
-	for round := range 5 { // so often that a segment for each start would not be there
-		for i := range 4 {
-			put(c, 4*round+i)
-		}
+	for round := range 20 { // so often that there are not enough segments for a new one each time
+		put(c, round)
 		before := c.Stats()
 		c = reopen(t, c)
 		if after := c.Stats(); after.Frames != before.Frames || after.Bytes != before.Bytes || after.Disk > after.Capacity {
 			t.Fatalf("before %+v\nafter %+v", before, after)
 		}
-		for i := range 4 * (round + 1) {
+		for i := range round + 1 {
 			if _, ok := c.Probe(key(i)); ok {
 				t.Error("Probe found a frame that nobody verified yet")
 			}
@@ -431,6 +429,61 @@ func TestVerifyAlways(t *testing.T) {
 	put(c, 1)
 	if !has(t, c, 1) {
 		t.Error("can't be put again")
+	}
+}
+
+// A frame that was damaged and put again is there twice; the newer copy counts, also for the next process.
+func TestTwoCopies(t *testing.T) {
+	c := open(t, testOptions(vfs.OS(), t.TempDir(), 4))
+	put(c, 0)
+	h, _ := c.Get(key(0))
+	name, off := c.mu.slots[h.f.seg].name, h.Off()
+	h.Release()
+	flip(t, name, off)
+	c = reopen(t, c)
+	if has(t, c, 0) {
+		t.Fatal("damage not noticed")
+	}
+	put(c, 0)
+	put(c, 1)
+	c = reopen(t, c)
+	if !has(t, c, 0) || !has(t, c, 1) || c.Stats().Damaged != 0 || c.Stats().Frames != 2 {
+		t.Errorf("%v are there: %+v", present(t, c, 2), c.Stats())
+	}
+}
+
+// A check that fails after the frame has gone says nothing about the copy that was put since.
+func TestCheckOfAnOldCopy(t *testing.T) {
+	fault := vfs.NewFault(vfs.NewCrash())
+	c := open(t, testOptions(fault, "cache", 6))
+	fill(t, c, 0, 5)
+	c = reopen(t, c)
+	entered, release := make(chan struct{}), make(chan struct{})
+	fault.Before(func(op vfs.Op, _ string) error {
+		if op != vfs.OpRead {
+			return nil
+		}
+		close(entered)
+		<-release
+		return errors.New("EIO")
+	})
+	missed := make(chan bool)
+	go func() {
+		h, ok := c.Get(key(0))
+		if ok {
+			h.Release()
+		}
+		missed <- !ok
+	}()
+	<-entered
+	fill(t, c, 5, 30)
+	if c.Has(key(0)) {
+		t.Fatal("not evicted")
+	}
+	put(c, 0)
+	close(release)
+	if !<-missed || !c.Has(key(0)) || c.Stats().Damaged != 0 {
+		t.Errorf("the new copy was dropped for the old one: %+v", c.Stats())
 	}
 }
 

@@ -246,11 +246,36 @@ func TestWriteErrorPauses(t *testing.T) {
 	})
 }
 
+// The index of a segment ends at a frame that was not written, so nothing may follow it there.
+func TestFailedWriteHidesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fault := vfs.NewFault(vfs.NewCrash())
+		c := open(t, testOptions(fault, "cache", 6))
+		put(c, 0)
+		synctest.Wait()
+		fault.Before(func(op vfs.Op, _ string) error {
+			if op == vfs.OpWrite {
+				return syscall.EIO
+			}
+			return nil
+		})
+		put(c, 1)
+		fault.Before(nil)
+		time.Sleep(retryAfter)
+		put(c, 2)
+		c = reopen(t, c)
+		if !has(t, c, 0) || has(t, c, 1) || !has(t, c, 2) {
+			t.Errorf("%v are there", present(t, c, 3))
+		}
+		c.Close()
+	})
+}
+
 // A disk that does not answer holds up a few callers, no more, and no reader of what is there.
 func TestStuckDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fault := vfs.NewFault(vfs.NewCrash())
-		c := open(t, testOptions(fault, "cache", 64))
+		c := open(t, Options{FS: fault, Dir: "cache", Size: 8 << 20, SegmentSize: 2 << 20})
 		put(c, 0)
 		synctest.Wait()
 		unstick := make(chan struct{})
