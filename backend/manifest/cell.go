@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
-	"time"
 
 	"glidefs-appliance/backend/store"
 )
@@ -41,13 +40,12 @@ type Cell struct {
 
 // body is a manifest and its bytes. Immutable, but for sends.
 type body struct {
-	m        *Manifest
-	raw      []byte
-	etag     string
-	modified time.Time // by the store's clock; zero if it did not say
-	window   Window
-	undo     bool // takes the place of an update that came too late, see late.go
-	sends    int
+	m      *Manifest
+	raw    []byte
+	etag   string
+	window Window
+	undo   bool // takes the place of an update that came too late, see late.go
+	sends  int
 }
 
 // Read opens the manifest of an existing volume. Errors: store.ErrNotFound, also for one that is being deleted, ErrDamaged,
@@ -77,7 +75,7 @@ func ReadToDelete(ctx context.Context, st store.Store, name string) (*Cell, erro
 		return nil, fmt.Errorf("read manifest of %s: %w", name, err)
 	}
 	c := newCell(st, name)
-	c.now.Store(&body{m: m, raw: raw, etag: info.ETag, modified: info.Modified})
+	c.now.Store(&body{m: m, raw: raw, etag: info.ETag})
 	return c, nil
 }
 

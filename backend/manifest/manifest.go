@@ -39,9 +39,8 @@
 //
 // # Locks
 //
-//	Cell.turn      held by Replace, across requests; waiting for it ends with the context
-//	  Cell.mu      guards what Current returns; never held across a request
-//	Pages.mu       guards the loads in flight; never held across a request; no other lock is taken under it
+//	Cell.turn     held by Replace, across requests and build; waiting for it ends with the context; Current does without
+//	  Pages.mu    guards the loads in flight; never held across a request; no other lock is taken under it
 package manifest
 
 import (

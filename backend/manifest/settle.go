@@ -97,7 +97,7 @@ func (c *Cell) lookBack(ctx context.Context) error {
 		}
 	}
 	if now != nil && bytes.Equal(raw, now.raw) {
-		c.now.Store(&body{m: now.m, raw: now.raw, etag: info.ETag, modified: info.Modified})
+		c.now.Store(&body{m: now.m, raw: now.raw, etag: info.ETag})
 		return errAgain
 	}
 	return c.lost(raw)
@@ -123,7 +123,7 @@ func (c *Cell) fence(err *FencedError) error {
 // won makes b Current. The others that were sent are dead: what they were sent on top of is gone.
 func (c *Cell) won(b *body, info store.Info) error {
 	before := c.now.Load()
-	c.now.Store(&body{m: b.m, raw: b.raw, etag: info.ETag, modified: info.Modified})
+	c.now.Store(&body{m: b.m, raw: b.raw, etag: info.ETag})
 	c.sent = nil
 	if b.undo {
 		return ErrLate
