@@ -9,10 +9,11 @@
 // such an opener, for as long as the command makes the file system; then the mount is. So nothing is left over when the
 // command is killed half-way, and umount detaches the loop device without asking.
 //
-// Discard. File systems are mounted with discard (btrfs: discard=sync). Measured on this stack, deleting 300 MB in
-// 15,000 files from ext4 takes no longer with it, because ext4 sends the discards after the journal commit and each
-// becomes one record in the write log, whatever its length; without it log and store keep the garbage until somebody
-// runs fstrim. mkfs does not discard: the disk is blank.
+// Discard. File systems are mounted with discard. Measured on this stack with the Go source tree (12,800 files, 157 MB),
+// copied, synced and deleted: ext4 sends about 20 discards after its journal commits, xfs 20, btrfs 130; deleting takes
+// 0.6 s with and without. Each is one record in the write log, whatever its length. Without discard, log and store keep
+// the garbage until somebody runs fstrim. btrfs gets discard=sync, since discard=async sits on discards for minutes and
+// drops them at the unmount. mkfs does not discard: the disk is blank.
 //
 // What can block: everything here may wait for the disk. What looks at mounts of unknown health (CleanDead) gives a probe
 // two seconds and takes no answer for "alive".

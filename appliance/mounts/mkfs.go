@@ -24,8 +24,7 @@ var kinds = map[string]kind{
 	// costs a record and no data. Without it mkfs writes 1.6 % of the disk.
 	"ext4": {"e2fsprogs", []string{"-q", "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1"}, "discard", "noload"},
 	// nouuid: the same disk may be mounted for writing on this host.
-	"xfs": {"xfsprogs", []string{"-q", "-K"}, "discard", "norecovery,nouuid"},
-	// discard=async would keep discards for minutes and drop them at the unmount.
+	"xfs":   {"xfsprogs", []string{"-q", "-K"}, "discard", "norecovery,nouuid"},
 	"btrfs": {"btrfs-progs", []string{"-q", "-K"}, "discard=sync", "rescue=nologreplay"},
 }
 

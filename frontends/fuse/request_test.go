@@ -70,7 +70,10 @@ func testSignal(t *testing.T, sig unix.Signal, want string) {
 			<-r.cancel // interrupted: and writes on
 			return r.Err()
 		}
-		<-r.Done()
+		select {
+		case <-r.Done():
+		case <-t.Context().Done():
+		}
 		return r.Err()
 	})
 	cmd := exec.Command("sh", "-c", `trap : USR1; printf x 1<>"$0"`, path)

@@ -22,6 +22,9 @@ const (
 	// maxBackground bounds the asynchronous requests of all exports together, so it leaves room for two loop devices
 	// (128 tags each) whose writes all wait for log space.
 	maxBackground = 256
+	// maxInflight bounds go-fuse's write buffers: those of all asynchronous requests and of 64 synchronous ones. When
+	// they are used up, further requests wait in the kernel, reads too.
+	maxInflight = (maxBackground + 64) * (maxWrite + 16<<10)
 	// fsName is what the mount table shows as the source, and fsType follows "fuse." in its type.
 	fsName = "glidefs"
 	fsType = "glidefs-appliance"
@@ -109,9 +112,10 @@ func (s *Server) mountOptions() *fuse.MountOptions {
 		MaxWrite:      maxWrite,
 		MaxBackground: maxBackground,
 		// Congestion only throttles readahead and write-back, which direct I/O has none of.
-		CongestionThreshold: maxBackground,
-		DisableXAttrs:       true,
-		DisableReadDirPlus:  true,
+		CongestionThreshold:     maxBackground,
+		MaxInflightRequestBytes: maxInflight,
+		DisableXAttrs:           true,
+		DisableReadDirPlus:      true,
 		// ASYNC_DIO: without it the kernel turns libaio and loop requests into one request at a time.
 		// DIRECT_IO_ALLOW_MMAP (Linux 6.6): MAP_SHARED works on FOPEN_DIRECT_IO files.
 		ExtraCapabilities: fuse.CAP_ASYNC_DIO | fuse.CAP_DIRECT_IO_ALLOW_MMAP,
