@@ -9,8 +9,16 @@ import (
 // verifier follows the log from its beginning record by record.
 type verifier struct {
 	l     *Log
-	floor uint64 // up to here every record must be whole
-	data  []byte // buffer
+	floor uint64  // up to here every record must be whole
+	tip   Barrier // the last record followed
+	open  []found // of a request whose last record has not come yet; not in the log
+	data  []byte  // buffer
+}
+
+// found is a record where it was found.
+type found struct {
+	rec Record
+	seg *Segment
 }
 
 // verify finds the end of the log and drops what lies beyond, in memory. The rules are those of the package comment.
@@ -20,7 +28,7 @@ func (l *Log) verify() error {
 		return err
 	}
 	l.tip, l.last = l.head.base, l.head.Settled
-	v := verifier{l: l, floor: max(mark, l.head.Mark)}
+	v := verifier{l: l, tip: l.tip, floor: max(mark, l.head.Mark)}
 	if n := len(l.head.Incarnations); n > 0 {
 		v.floor = max(v.floor, l.head.Incarnations[n-1].First-1)
 	}
@@ -65,9 +73,11 @@ func (l *Log) scan(segs []*Segment) (extents []extent, mark uint64, err error) {
 	return extents, mark, nil
 }
 
-// record takes the next record into the log, or stops at the end of what can be trusted.
+// record follows the log to the next record, or stops at the end of what can be trusted. A request that the crash cut in
+// two was not acknowledged; it is left out as a whole, because batches are cut at the ends of requests only, and what can't
+// be uploaded must not be read either.
 func (v *verifier) record(r *Record, encoded []byte, s *Segment) error {
-	l, want := v.l, v.l.tip.Seq+1
+	l, want := v.l, v.tip.Seq+1
 	if r.Seq < want {
 		return v.damage(s, "it is there twice")
 	}
@@ -75,27 +85,41 @@ func (v *verifier) record(r *Record, encoded []byte, s *Segment) error {
 		return v.gap(s, "it is missing although record %d is there", r.Seq)
 	}
 	inc := l.head.incarnationOf(r.Seq)
-	if inc == nil || inc.ID != s.id || chain(l.tip.Chain, &inc.ID, encoded) != r.Chain {
+	if inc == nil || inc.ID != s.id || chain(v.tip.Chain, &inc.ID, encoded) != r.Chain {
 		return v.gap(s, "its checksum does not continue that of the record before it")
 	}
 	if ok, err := v.trusted(r, s); !ok || err != nil {
 		return cmp.Or(err, errStop)
 	}
-	l.tip = Barrier{inc.ID, r.Seq, r.Chain}
-	if r.Kind != KindMark {
-		l.last = l.tip
+	v.tip = Barrier{inc.ID, r.Seq, r.Chain}
+	v.open = append(v.open, found{*r, s})
+	if r.Flags&FlagEnd != 0 || r.Kind == KindMark && len(v.open) == 1 {
+		v.take()
 	}
-	l.countLocked(r)
-	if s.first == 0 {
-		s.first = r.Seq
-	}
-	s.last = r.Seq
 	return nil
+}
+
+// take enters the open records in the log.
+func (v *verifier) take() {
+	l := v.l
+	for i := range v.open {
+		r, s := &v.open[i].rec, v.open[i].seg
+		l.tip = Barrier{s.id, r.Seq, r.Chain}
+		if r.Kind != KindMark {
+			l.last = l.tip
+		}
+		l.countLocked(r)
+		if s.first == 0 {
+			s.first = r.Seq
+		}
+		s.last = r.Seq
+	}
+	v.open = v.open[:0]
 }
 
 // gap is damage, unless a power cut explains it.
 func (v *verifier) gap(s *Segment, format string, args ...any) error {
-	if v.l.head.SameBoot || v.l.tip.Seq < v.floor {
+	if v.l.head.SameBoot || v.tip.Seq < v.floor {
 		return v.damage(s, format, args...)
 	}
 	return errStop
@@ -103,7 +127,7 @@ func (v *verifier) gap(s *Segment, format string, args ...any) error {
 
 // damage reports that the next record of the log is at fault.
 func (v *verifier) damage(s *Segment, format string, args ...any) error {
-	e := &DamageError{Dir: v.l.o.Dir, Seq: v.l.tip.Seq + 1, Reason: fmt.Sprintf(format, args...)}
+	e := &DamageError{Dir: v.l.o.Dir, Seq: v.tip.Seq + 1, Reason: fmt.Sprintf(format, args...)}
 	if s != nil {
 		e.File = fmt.Sprintf("%08d.seg", s.number)
 	}
