@@ -35,7 +35,7 @@ func (v *Volume) WriteAt(ctx context.Context, p []byte, off int64, fua bool) err
 	}
 	var err error
 	for len(p) > 0 && err == nil {
-		n := min(len(p), v.maxWrite())
+		n := min(len(p), v.maxWrite()-int(off&(v.sector-1))) // a crash between two parts leaves every sector old or new
 		if (off|int64(n))&(v.sector-1) == 0 {
 			err = v.write(ctx, p[:n], off, nil)
 		} else {
