@@ -42,7 +42,6 @@ func (l *Log) Close() error {
 // finish writes the last head and deletes what the store holds.
 func (l *Log) finish() error {
 	l.mu.Lock()
-	l.skipMarksLocked()
 	mark, settled := l.durable, l.head.base == l.tip
 	l.mu.Unlock()
 	if err := l.writeHead(mark, true); err != nil {

@@ -34,6 +34,7 @@ func (l *Log) syncPassLocked() {
 	if l.durable >= l.marked+lazyMark {
 		l.markLocked(l.durable)
 	}
+	l.passes++
 	through := l.tip.Seq
 	l.syncing.begin(through)
 	marked, durable := l.unsummed <= l.durable, through

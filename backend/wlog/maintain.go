@@ -129,7 +129,6 @@ func (l *Log) evictOldest() bool {
 func (l *Log) pickVictims() []*Segment {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.skipMarksLocked()
 	if l.dying >= recycleBatch {
 		return nil
 	}

@@ -6,6 +6,9 @@ import (
 	"slices"
 )
 
+// fewSyncs in the time of one segment tell a writer that streams from one that waits for the disk.
+const fewSyncs = 8
+
 // waiter is a Reserve that waits for room. It holds nothing.
 type waiter struct {
 	n    int64
@@ -145,7 +148,11 @@ func (l *Log) roomLocked(n int64) bool {
 
 // nextLocked retires the current segment and makes a ready one current.
 func (l *Log) nextLocked() {
-	l.retireLocked()
+	if l.cur != nil {
+		l.bulk = l.passes < fewSyncs
+		l.retireLocked()
+	}
+	l.passes = 0
 	l.cur = l.ready[0]
 	copy(l.ready, l.ready[1:])
 	l.ready[len(l.ready)-1] = nil
@@ -154,11 +161,10 @@ func (l *Log) nextLocked() {
 
 // retireLocked ends reservations from the current segment; it is sealed when its last move ends.
 func (l *Log) retireLocked() {
-	if s := l.cur; s != nil {
-		l.cur = nil
-		l.moving = append(l.moving, s)
-		l.movedLocked(s)
-	}
+	s := l.cur
+	l.cur = nil
+	l.moving = append(l.moving, s)
+	l.movedLocked(s)
 }
 
 // movedLocked seals a segment that is not current any more when its last move has ended.

@@ -28,9 +28,11 @@ func (l *Log) Settle(b Barrier) error {
 	return nil
 }
 
-// settled is what lies between the old barrier and a new one.
+// surveyed is what lies between the old barrier and a new one.
 type surveyed struct {
-	base   Barrier // the new one, or the last of the marks that follow it directly
+	// base is the new barrier, or the last of the marks that follow it directly: else a full log could wait for ever for
+	// a segment that holds nothing but one of them.
+	base   Barrier
 	bytes  int64
 	writes uint64
 }
@@ -77,14 +79,7 @@ func (l *Log) settleLocked(b Barrier, s surveyed) {
 	l.countReclaimableLocked()
 }
 
-// skipMarksLocked moves the beginning of the log over marks that were appended after the last settled record: else a
-// full log could wait for ever for a segment that holds nothing but one of them.
-func (l *Log) skipMarksLocked() {
-	if l.last.Seq <= l.head.Settled.Seq && l.committed == l.tip.Seq && l.durable == l.tip.Seq {
-		l.head.base = l.tip
-	}
-}
-
+// countReclaimableLocked tells the budget what could be had here.
 func (l *Log) countReclaimableLocked() {
 	var n int64
 	for _, s := range l.sealed {

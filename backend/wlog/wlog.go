@@ -128,6 +128,8 @@ type Log struct {
 	numbers []uint32   // below nextNumber without a file
 	nextNum uint32
 	bytes   int64
+	passes  int  // syncs since cur became current
+	bulk    bool // there were few of them for the one before
 	waiters []*waiter
 	giveUp  int64 // bytes the budget asked for
 	maint   bool  // a maintenance goroutine exists
