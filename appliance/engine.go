@@ -90,23 +90,30 @@ func (e *engine) openStore(s config.Settings, state *statedir.State, log *slog.L
 			log.Warn("store", "state", h.State, "since", h.Since, "err", h.LastError)
 		},
 	})
-	if err := e.probe(url, state); err != nil {
-		return err
+	if !state.Probed(url) {
+		if err := probe(impl); err != nil {
+			return explainStore(url, err)
+		}
+		if err := state.SetProbed(url); err != nil {
+			return err
+		}
 	}
 	return state.Record(url)
 }
 
-// probe checks a store that this state dir has not used before.
-func (e *engine) probe(url string, state *statedir.State) error {
-	if state.Probed(url) {
-		return nil
-	}
+// probe checks a store that this state dir has not used before. Without the retries of the stack: whoever mistyped an
+// endpoint wants to know now. A probe that hangs is left behind, and the process ends.
+func probe(impl store.Store) error {
 	ctx, cancel := context.WithTimeout(store.With(context.Background(), store.Admin), probeTimeout)
 	defer cancel()
-	if err := store.Probe(ctx, e.store); err != nil {
-		return explainStore(url, err)
+	done := make(chan error, 1)
+	go func() { done <- store.Probe(ctx, impl) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("%w: no answer within %s", store.ErrUnavailable, probeTimeout)
 	}
-	return state.SetProbed(url)
 }
 
 func (e *engine) openCache(s config.Settings, fsys vfs.FS) (err error) {

@@ -108,7 +108,7 @@ func (m *Manager) grow(ctx context.Context, vol *volume.Volume, size int64) erro
 		return nil
 	}
 	if err := vol.Grow(ctx, size); err != nil {
-		return m.explain(vol.Name(), err)
+		return m.explain(vol.Name(), fmt.Errorf("resize %s: %w", vol.Name(), err))
 	}
 	return nil
 }

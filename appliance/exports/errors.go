@@ -1,8 +1,10 @@
 package exports
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"glidefs-appliance/appliance/api"
@@ -50,17 +52,17 @@ func (m *Manager) explain(name string, err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &owned) && m.hasLog(name):
+		return m.takenOver(name, owned)
 	case errors.As(err, &owned):
 		return failure(api.CodeOwned, "disk %q was last written by %s (attached %s) and not closed; the store is exact up to %s. "+
 			"If that host is gone, --takeover opens the disk there and fences the other; --read-only opens it as it was then and asks nobody",
 			name, owned.Host, instant(owned.Since), instant(owned.Last))
 	case errors.As(err, &missing):
 		return failure(api.CodeInternal, "disk %q: this host has not uploaded everything, and its write log is missing from %s. "+
-			"Bring the folder back; or, if it is lost, --takeover goes on from what the store holds, exact up to %s", name, missing.Dir, instant(missing.Last))
+			"Bring the folder back; or, if it is lost, `%s abandon %s --yes` lets the disk go on from what the store holds, exact up to %s", name, missing.Dir, config.Name, name, instant(missing.Last))
 	case errors.As(err, &foreign):
-		return failure(api.CodeOwned, "disk %q: the write log in %s does not continue what the store holds (%s): %s has it since %s. "+
-			"%d writes are only here. `%s salvage %s NEW` saves them as a disk of another name, `%s abandon %s --yes` drops them",
-			name, foreign.Dir, foreign.Reason, or(foreign.Host, "another host"), instant(foreign.Since), foreign.Writes, config.Name, name, config.Name, name)
+		return stranded(name, foreign)
 	case errors.As(err, &size):
 		return sizeError(name, size.Have, size.Ask)
 	case errors.Is(err, volume.ErrNotFound), errors.Is(err, store.ErrNotFound):
@@ -68,7 +70,28 @@ func (m *Manager) explain(name string, err error) error {
 	case errors.Is(err, volume.ErrExists):
 		return failure(api.CodeRefused, "disk %q exists already; choose another name", name)
 	}
-	return fmt.Errorf("disk %q: %w", name, err)
+	return err // the engine's errors name the operation and the disk
+}
+
+// takenOver is the error for a disk that another host took while this one still had a log of it.
+func (m *Manager) takenOver(name string, owned *volume.OwnedError) error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	const countOnly = true
+	writes, err := volume.Abandon(ctx, m.o.Host, name, countOnly)
+	if err != nil {
+		return fmt.Errorf("disk %q was taken over by %s since %s, and this host's log of it cannot be counted: %w", name, owned.Host, instant(owned.Since), err)
+	}
+	return stranded(name, &volume.LogForeignError{
+		Dir: filepath.Join(m.o.Host.Logs, name), Host: owned.Host, Since: owned.Since, Writes: writes, Reason: "it was taken over",
+	})
+}
+
+// stranded says how to settle a log that nobody will upload.
+func stranded(name string, e *volume.LogForeignError) error {
+	return failure(api.CodeOwned, "disk %q: the write log in %s does not continue what the store holds (%s): %s has the disk since %s. "+
+		"%d writes are only here. `%s salvage %s NEW` saves them as a disk of another name, `%s abandon %s --yes` drops them",
+		name, e.Dir, e.Reason, or(e.Host, "another host"), instant(e.Since), e.Writes, config.Name, name, config.Name, name)
 }
 
 // instant writes a time for people, to the second.

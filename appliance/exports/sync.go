@@ -22,12 +22,12 @@ func (m *Manager) Sync(ctx context.Context, name string, progress func(api.Progr
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go m.watchStore(ctx, cancel)
-	if e := m.get(name); e != nil {
-		return m.syncVolume(ctx, e.vol, progress)
-	}
-	release, err := m.names.take(ctx, name, "uploading what an earlier detach left")
+	e, release, err := m.attachedOrTaken(ctx, name)
 	if err != nil {
 		return api.Synced{}, err
+	}
+	if e != nil {
+		return m.syncVolume(ctx, e.vol, progress)
 	}
 	defer release()
 	if !m.hasLog(name) {
@@ -41,6 +41,23 @@ func (m *Manager) Sync(ctx context.Context, name string, progress func(api.Progr
 	r, err := m.syncVolume(ctx, vol, progress)
 	m.close(ctx, &export{vol: vol})
 	return r, err
+}
+
+// attachedOrTaken returns the attached disk, or takes the name of one that isn't: whoever held the name may have attached
+// it, so that is looked at again with the name taken.
+func (m *Manager) attachedOrTaken(ctx context.Context, name string) (e *export, release func(), err error) {
+	if e := m.get(name); e != nil {
+		return e, nil, nil
+	}
+	release, err = m.names.take(ctx, name, "uploading what an earlier detach left")
+	if err != nil {
+		return nil, nil, err
+	}
+	if e := m.get(name); e != nil {
+		release()
+		return e, nil, nil
+	}
+	return nil, release, nil
 }
 
 // hasLog tells whether this host has anything of a disk that the store may not have.

@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -228,9 +229,14 @@ func Locked(d Dir) bool {
 // SameStore tells whether two URLs are written differently at most.
 func SameStore(a, b string) bool { return canonical(a) == canonical(b) }
 
-func canonical(url string) string {
-	if dir, ok := strings.CutPrefix(url, "file://"); ok {
+func canonical(raw string) string {
+	if dir, ok := strings.CutPrefix(raw, "file://"); ok {
 		return "file://" + filepath.Clean(dir)
 	}
-	return strings.TrimRight(url, "/")
+	u, err := url.Parse(raw)
+	if err != nil {
+		return raw
+	}
+	u.RawQuery = u.Query().Encode()
+	return strings.TrimRight(u.String(), "/")
 }
