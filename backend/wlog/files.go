@@ -13,6 +13,9 @@ import (
 // growAfter is how many segments of one size a log holds before it makes larger ones.
 const growAfter = 16
 
+// spareSize is room for a head and for the folder to grow.
+const spareSize = 4 * blockSize
+
 // keepIncarnations is how many incarnations the head names even if it has no record of them any more.
 const keepIncarnations = 64
 
@@ -30,11 +33,35 @@ func (l *Log) writeHead(mark uint64, clean bool) error {
 	h.Mark, h.Clean = max(mark, l.durable), clean
 	p := h.encode()
 	l.mu.Unlock()
-	if err := vfs.WriteFile(l.o.FS, filepath.Join(l.o.Dir, headName), p); err != nil {
+	if err := l.replaceHead(p); err != nil {
 		return fmt.Errorf("write log: %w", err)
 	}
 	l.headBase = h.base.Seq
 	return nil
+}
+
+// replaceHead gives up the spare blocks where the file system is full: the new head is what lets segments go.
+func (l *Log) replaceHead(p []byte) error {
+	name := filepath.Join(l.o.Dir, headName)
+	err := vfs.WriteFile(l.o.FS, name, p)
+	if !errors.Is(err, vfs.ErrNoSpace) || l.o.FS.Remove(l.sparePath()) != nil {
+		return err
+	}
+	err = vfs.WriteFile(l.o.FS, name, p)
+	l.makeSpare()
+	return err
+}
+
+func (l *Log) sparePath() string { return filepath.Join(l.o.Dir, "spare") }
+
+// makeSpare keeps a few blocks of the file system for a head. That it fails on a full one is no error.
+func (l *Log) makeSpare() {
+	f, err := l.o.FS.Create(l.sparePath())
+	if err != nil {
+		return
+	}
+	_ = f.Allocate(0, spareSize, false)
+	_ = f.Close()
 }
 
 // pruneLocked forgets incarnations that ended before the log begins; not the last ones, since the store's manifest may

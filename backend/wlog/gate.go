@@ -10,7 +10,7 @@ type gate struct {
 	through  uint64       // the running pass covers everything up to here
 	conds    [2]sync.Cond // [turn]: waiting for the running pass; the other: for the next one
 	turn     int
-	sleeping int
+	sleeping int // callers in wait
 }
 
 func (g *gate) init(mu *sync.Mutex) { g.conds[0].L, g.conds[1].L = mu, mu }

@@ -139,6 +139,7 @@ func (l *Log) Start(id LogID) error {
 	if err := l.o.FS.SyncDir(l.o.Dir); err != nil {
 		return l.fail(err)
 	}
+	l.makeSpare()
 	for _, name := range l.junk {
 		if err := l.o.FS.Remove(filepath.Join(l.o.Dir, name)); err != nil {
 			return l.fail(err)

@@ -206,7 +206,7 @@ func TestDropThrough(t *testing.T) {
 	}
 	l.settleAll()
 	l.close()
-	if names, _ := o.FS.List(testDir); fmt.Sprint(names) != "[head]" {
+	if names, _ := o.FS.List(testDir); fmt.Sprint(names) != "[head spare]" {
 		t.Errorf("left behind: %v", names)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -321,10 +322,39 @@ func TestFullFileSystem(t *testing.T) {
 			t.Errorf("told %s", got)
 		}
 		l.close()
-		if names, _ := o.FS.List(testDir); fmt.Sprint(names) != "[head]" {
+		if names, _ := o.FS.List(testDir); fmt.Sprint(names) != "[head spare]" {
 			t.Errorf("left behind: %v", names)
 		}
 	})
+}
+
+// TestFullFileSystemRecycles: with no block left on the file system, but for what the log holds itself, settled segments
+// are used again: the spare blocks give room for the head that lets them go.
+func TestFullFileSystemRecycles(t *testing.T) {
+	fault := vfs.NewFault(vfs.NewCrash())
+	o := testOptions(fault)
+	o.Budget = NewBudget(0)
+	l := startLog(t, o, 1)
+	l.fill()
+	var free atomic.Int64
+	fault.Before(func(op vfs.Op, name string) error {
+		switch op {
+		case vfs.OpRemove:
+			free.Add(1)
+		case vfs.OpCreate:
+			if free.Add(-1) < 0 {
+				free.Add(1)
+				return fmt.Errorf("create %s: %w", name, vfs.ErrNoSpace)
+			}
+		}
+		return nil
+	})
+	l.settleAll()
+	for i := range uint64(14) {
+		l.write(i, i, true)
+	}
+	fault.Before(nil)
+	l.close()
 }
 
 // TestGrowingSegments: a log that fills many segments makes larger ones.
@@ -411,7 +441,7 @@ func TestOrderOnDisk(t *testing.T) {
 			t.Errorf("%s:\n%s\nwant\n%s", what, got, want)
 		}
 	}
-	pin("start", "syncdir logs/disk\ncreate head.new\nwrite head.new 0+162\nsync head.new\nrename head.new head\nsyncdir logs/disk")
+	pin("start", "create spare\nallocate spare 0+16384\ncreate head.new\nwrite head.new 0+162\nsync head.new\nrename head.new head\nsyncdir logs/disk")
 	l.write(1, 1, false)
 	pin("first write", "create 00000000.seg\nallocate 00000000.seg 0+65536\nwrite 00000000.seg 0+65536\nwrite 00000000.seg 0+512\nsync 00000000.seg\nsyncdir logs/disk\n"+
 		"write 00000000.seg 8192+4096\nwrite 00000000.seg 4096+64")
