@@ -63,6 +63,9 @@
 //     it is damage. Beyond it records are taken as long as they follow each other and are zeros or marks, or carry a
 //     checksum that their data matches.
 //
+// Either way a request whose last record (FlagEnd) is not there is left out as a whole: it was not acknowledged. Marks
+// stand between requests only.
+//
 // Start then syncs everything, and writes a head that says where the last incarnation ended. Records beyond that are
 // still on the disk. They belong to that incarnation's segments, where nothing after its end counts any more, and so a
 // second crash cannot bring them back. New records reuse their seqs, in other segments and under another id.
