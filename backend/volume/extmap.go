@@ -254,8 +254,10 @@ func (m *extmap) remove(first, end uint64) {
 			j++
 		}
 		stop := j < l.n
+		var tail run
 		if stop && l.first[j] < end {
-			l.put(j, m.clip(l.run(j), end, l.end(j)))
+			tail = m.clip(l.run(j), end, l.end(j)) // it may begin in the next leaf's range now
+			j++
 		}
 		if d := j - p.i; d > 0 {
 			l.shift(j, -d)
@@ -266,6 +268,9 @@ func (m *extmap) remove(first, end uint64) {
 			p.i = 0
 		} else {
 			p = pos{p.di + 1, 0}
+		}
+		if tail.count > 0 {
+			m.add(tail)
 		}
 		if stop {
 			return
@@ -340,7 +345,7 @@ func (m *extmap) sorted() bool {
 	last, n := uint64(0), 0
 	for di := range m.dirLeaf {
 		l := m.leaf(di)
-		if l.n == 0 || di > 0 && l.first[0] < m.dirFirst[di] {
+		if l.n == 0 || di > 0 && l.first[0] < m.dirFirst[di] || di+1 < len(m.dirFirst) && l.first[l.n-1] >= m.dirFirst[di+1] {
 			return false
 		}
 		for i := range l.n {

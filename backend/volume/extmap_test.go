@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"math/rand/v2"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -69,6 +70,45 @@ func TestExtmapModel(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Random inserts and removals over many leaves: extents that reach over leaf borders are cut at both ends.
+func TestExtmapLeafBorders(t *testing.T) {
+	const size = 4096
+	for seed := range uint64(40) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		m := extmap{unit: 1}
+		var model [size]uint64
+		for step := range 3000 {
+			first := rng.Uint64N(size)
+			n := 1 + rng.Uint64N(min(size-first, 1+rng.Uint64N(200)*rng.Uint64N(3)))
+			val := uint64(step+1) << 32
+			if rng.IntN(10) == 0 {
+				m.remove(first, first+n)
+				val = 0
+			} else {
+				m.insert(first, n, val)
+			}
+			for i := range n {
+				model[first+i] = val
+				if val != 0 {
+					model[first+i] += i
+				}
+			}
+			if !m.sorted() {
+				t.Fatalf("seed %d step %d: [%d,+%d) broke the order", seed, step, first, n)
+			}
+		}
+		for s := range uint64(size) {
+			got := uint64(0)
+			if r, ok := m.at(m.seek(s)); ok && r.first <= s {
+				got = m.valueAt(r, s)
+			}
+			if got != model[s] {
+				t.Fatalf("seed %d: sector %d is %x, want %x", seed, s, got, model[s])
+			}
+		}
+	}
 }
 
 // Many small leaves: splits, joins and dropped leaves over a wide range.
