@@ -63,6 +63,12 @@ func (j *journal) Delete(ctx context.Context, key string) error {
 	return err
 }
 
+func (j *journal) snapshot() []storeChange {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.changes[:len(j.changes):len(j.changes)]
+}
+
 // at is what the store may hold at the instant when the local disk has seen k changes.
 func (j *journal) at(k int, rng *rand.Rand) map[string][]byte {
 	j.mu.Lock()
@@ -103,6 +109,7 @@ type life struct {
 type lived struct {
 	disk
 	begun, acked, durable []promise
+	seqs                  []uint64 // of the log after each request, where a test keeps them
 	// What the disk may be until this life has opened it is up to the life before: after request lo to hi of that one,
 	// after a power cut loCut to hi.
 	before        *witness
@@ -130,12 +137,12 @@ func crashRig(fs *vfs.Crash, st store.Store, boot string) *rig {
 	return r
 }
 
-// firstLife creates the disks.
-func firstLife(t *testing.T, rng *rand.Rand) *life {
+// firstLife creates two disks with sectors of these sizes.
+func firstLife(t *testing.T, rng *rand.Rand, sectors ...int) *life {
 	l := &life{t: t, rng: rng, fs: vfs.NewCrash(), boot: "boot"}
 	l.st = newJournal(nil, l.fs.Ops)
-	for _, name := range []string{"a", "b"} {
-		sector := []int{512, 4096}[rng.IntN(2)]
+	for i, name := range []string{"a", "b"} {
+		sector := sectors[i]
 		d := &lived{disk: disk{witness: newWitness(name, sector, make([]byte, crashSectors*sector))}}
 		d.before = d.witness
 		l.disks = append(l.disks, d)
@@ -285,7 +292,7 @@ func (l *life) where(k int) string {
 func TestPowerCut(t *testing.T) {
 	eachSeed(t, 20*time.Second, func(t *testing.T, seed uint64) {
 		rng := rand.New(rand.NewPCG(seed, 0))
-		l := firstLife(t, rng)
+		l := firstLife(t, rng, 512<<(3*rng.IntN(2)), 4096)
 		l.run(200)
 		l.end()
 		t.Logf("seed %d: %d changes", seed, l.fs.Ops())

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -89,7 +90,7 @@ func (w *witness) note(what string) {
 func (w *witness) last() int { return len(w.states) - 1 }
 
 // match finds the prefix of at least lo and at most hi requests that got is the result of. The request after it may be
-// there in part, from its beginning in address order, unless whole.
+// there in part, from its beginning in address order, unless whole; zeroes are always in parts (edges and middle).
 func (w *witness) match(got []byte, lo, hi int, whole bool) (int, error) {
 	h := hashes(got, w.sector)
 	for m := hi; m >= lo; m-- {
@@ -97,7 +98,7 @@ func (w *witness) match(got []byte, lo, hi int, whole bool) (int, error) {
 		if i < 0 {
 			return m, nil
 		}
-		if m == hi || whole {
+		if m == hi || whole && !strings.HasPrefix(w.what[m+1], "zeroes") {
 			continue
 		}
 		// up to some sector as after request m+1, from there on as before it
