@@ -5,8 +5,8 @@ import "sort"
 // extmap maps runs of sectors to values: sorted, not overlapping, in flat arrays without pointers, so that the garbage
 // collector never scans it (a full log of 4 KiB writes has millions of entries). 20 bytes an extent plus slack.
 //
-// Leaves of up to leafCap extents hang off a sorted directory. dirFirst[i] is a lower bound of leaf i's first sector and
-// above every first sector of leaf i-1; an extent may reach past dirFirst[i+1] (never past leaf i+1's first extent).
+// Leaves of up to leafCap extents hang off a sorted directory. dirFirst[i] is a lower bound of leaf i's first sector (0
+// for the first leaf) and above every first sector of leaf i-1; an extent may reach past dirFirst[i+1] (never past leaf i+1's first extent).
 // Rejected: a B+tree (three times the code; the directory of 8 million extents is 1 MB, moved once in 64 inserts) and
 // a page table of sectors (4 KiB a random write on a large disk).
 //
@@ -186,7 +186,7 @@ func (m *extmap) insert1(r run) {
 // add puts r where nothing is, joining it to its left neighbour when that goes on into it.
 func (m *extmap) add(r run) {
 	if len(m.dirLeaf) == 0 {
-		m.dirFirst, m.dirLeaf = append(m.dirFirst, r.first), append(m.dirLeaf, m.newLeaf())
+		m.dirFirst, m.dirLeaf = append(m.dirFirst, 0), append(m.dirLeaf, m.newLeaf())
 		m.leaf(0).n = 0
 	}
 	di := m.dirAt(r.first)
@@ -285,6 +285,8 @@ func (m *extmap) dropLeaf(di int) {
 	m.dirLeaf = append(m.dirLeaf[:di], m.dirLeaf[di+1:]...)
 	if len(m.dirLeaf) == 0 {
 		m.leaves, m.free, m.made = nil, nil, 0
+	} else {
+		m.dirFirst[0] = 0
 	}
 }
 
@@ -345,7 +347,7 @@ func (m *extmap) sorted() bool {
 	last, n := uint64(0), 0
 	for di := range m.dirLeaf {
 		l := m.leaf(di)
-		if l.n == 0 || di > 0 && l.first[0] < m.dirFirst[di] || di+1 < len(m.dirFirst) && l.first[l.n-1] >= m.dirFirst[di+1] {
+		if l.n == 0 || l.first[0] < m.dirFirst[di] || di+1 < len(m.dirFirst) && l.first[l.n-1] >= m.dirFirst[di+1] {
 			return false
 		}
 		for i := range l.n {
