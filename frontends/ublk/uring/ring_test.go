@@ -1,0 +1,217 @@
+package uring
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const workerFlags = SetupSubmitAll | SetupCoopTaskrun | SetupSingleIssuer | SetupDeferTaskrun
+
+// onRing runs fn on a locked thread with a ring of its own.
+func onRing(t *testing.T, entries int, flags uint32, fn func(r *Ring)) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // not unlocked: the thread ends with the ring
+		r, err := Setup(entries, 4*entries, flags)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer func() {
+			if err := r.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		fn(r)
+	}()
+	<-done
+}
+
+// collect waits for n completions.
+func collect(t *testing.T, r *Ring, n int) []CQE {
+	t.Helper()
+	got := make([]CQE, 0, n)
+	for len(got) < n {
+		if err := r.Wait(10 * time.Second); err != nil {
+			t.Fatal(err)
+		}
+		var buf [7]CQE // smaller than what may be there
+		k := r.Reap(buf[:])
+		got = append(got, buf[:k]...)
+	}
+	return got
+}
+
+func TestNops(t *testing.T) {
+	for name, flags := range map[string]uint32{"control": SetupSQE128, "worker": workerFlags} {
+		t.Run(name, func(t *testing.T) {
+			onRing(t, 8, flags, func(r *Ring) {
+				seen := map[uint64]bool{}
+				for i := range uint64(30) { // more than the queue holds: Get submits
+					s := r.Get()
+					s.Nop()
+					s.UserData = i
+				}
+				for _, c := range collect(t, r, 30) {
+					if c.Res != 0 || seen[c.UserData] {
+						t.Errorf("completion %+v, or a second time", c)
+					}
+					seen[c.UserData] = true
+				}
+			})
+		})
+	}
+}
+
+func TestFileIO(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	onRing(t, 8, workerFlags, func(r *Ring) {
+		mem, err := Map(16384)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer unix.Munmap(mem)
+		out, in := mem[:8192], mem[8192:]
+		for i := range out {
+			out[i] = byte(i * 13)
+		}
+		for _, prep := range []func(s *SQE) int32{
+			func(s *SQE) int32 { s.Write(int(f.Fd()), out, 100); return 8192 },
+			func(s *SQE) int32 { s.Fdatasync(int(f.Fd())); return 0 },
+			func(s *SQE) int32 { s.Read(int(f.Fd()), in, 100); return 8192 },
+			func(s *SQE) int32 { s.Read(int(f.Fd()), in[:10], 1<<20); return 0 },
+			func(s *SQE) int32 { s.Read(-1, in, 0); return -int32(unix.EBADF) },
+		} {
+			want := prep(r.Get())
+			if c := collect(t, r, 1)[0]; c.Res != want {
+				t.Errorf("result %d, want %d", c.Res, want)
+			}
+		}
+		if !bytes.Equal(in, out) {
+			t.Error("read other bytes than written")
+		}
+	})
+}
+
+func TestFixedNeedsBuffer(t *testing.T) {
+	onRing(t, 8, workerFlags, func(r *Ring) {
+		if err := r.RegisterSparse(16384); err != nil {
+			t.Error(err)
+			return
+		}
+		f, err := os.Open("/dev/zero")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer f.Close()
+		r.Get().ReadFixed(int(f.Fd()), 16383, 0, 512, 0)
+		if c := collect(t, r, 1)[0]; c.Res != -int32(unix.EFAULT) {
+			t.Errorf("read into an empty slot: %d, want EFAULT", c.Res)
+		}
+	})
+}
+
+func TestWaker(t *testing.T) {
+	w, err := NewWaker()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	asleep := make(chan struct{})
+	go func() {
+		for range asleep {
+			w.Wake()
+			w.Wake() // the second has nobody to wake
+		}
+	}()
+	onRing(t, 8, workerFlags, func(r *Ring) {
+		w.Arm(r, 7)
+		for range 100 {
+			w.Sleep()
+			asleep <- struct{}{}
+			c := collect(t, r, 1)[0]
+			w.Awake()
+			if c.UserData != 7 || c.Flags&FlagMore == 0 {
+				t.Errorf("completion %+v, want one of the waker, still armed", c)
+			}
+		}
+	})
+	close(asleep)
+}
+
+func TestCancel(t *testing.T) {
+	w, err := NewWaker()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	onRing(t, 8, SetupSQE128, func(r *Ring) {
+		w.Arm(r, 1)
+		s := r.Get()
+		s.Cancel(1)
+		s.UserData = 2
+		for _, c := range collect(t, r, 2) {
+			want := map[uint64]int32{1: -int32(unix.ECANCELED), 2: 0}[c.UserData]
+			if c.Res != want {
+				t.Errorf("request %d: %d, want %d", c.UserData, c.Res, want)
+			}
+		}
+	})
+}
+
+func TestWaitEnds(t *testing.T) {
+	onRing(t, 8, workerFlags, func(r *Ring) {
+		if err := r.Wait(time.Millisecond); err != nil {
+			t.Errorf("a wait that times out: %v", err)
+		}
+		// A signal storm, as the runtime's preemption makes them.
+		stop, tid := make(chan struct{}), unix.Gettid()
+		go func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					_ = unix.Tgkill(unix.Getpid(), tid, unix.SIGURG)
+				}
+			}
+		}()
+		for i := range uint64(200) {
+			s := r.Get()
+			s.Nop()
+			s.UserData = i
+			if c := collect(t, r, 1)[0]; c.UserData != i {
+				t.Errorf("completion %+v, want %d", c, i)
+			}
+		}
+		close(stop)
+	})
+}
+
+func TestForeignThread(t *testing.T) {
+	onRing(t, 8, workerFlags, func(r *Ring) {
+		refused := make(chan error)
+		go func() {
+			runtime.LockOSThread()
+			r.Get().Nop()
+			refused <- r.Submit()
+		}()
+		if err := <-refused; err == nil {
+			t.Error("another thread may use the ring")
+		}
+	})
+}
