@@ -10,7 +10,7 @@ GO      := CGO_ENABLED=0 go
 PART    := .ci/part
 
 # Where goroutines share memory and the detector finds things.
-RACE := ./backend/wlog/... ./backend/volume/... ./backend/cache/... ./backend/store/... ./appliance/...
+RACE := ./backend/wlog ./backend/volume ./backend/cache ./backend/store/... ./appliance/exports ./appliance/server ./appliance/statuspage
 
 export PATH := $(TOOLS):$(PATH)
 
@@ -39,7 +39,7 @@ test-race: deps-test tools
 test-bench: deps-test tools build
 	@$(PART) "bench, a second each" .ci/bench short
 
-bench: deps-bench tools build ## the table of the README, medians of several runs; takes a while
+bench: deps-bench tools build ## the table of figures, medians of several runs; takes a while
 	@.ci/bench full
 
 lint: test-lint ## gofmt, go vet, staticcheck

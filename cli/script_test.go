@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -47,6 +48,8 @@ func TestScript(t *testing.T) {
 			"json":       jsonField,
 			"versitygw":  versitygw,
 			"lyingstore": lyingStore,
+			"notified":   notified,
+			"supervisor": supervisorSize,
 		},
 	})
 }
@@ -308,4 +311,58 @@ func lyingStore(ts *testscript.TestScript, neg bool, args []string) {
 	}))
 	ts.Defer(s.Close)
 	ts.Setenv(args[0], s.URL)
+}
+
+// notified: without arguments it takes systemd's place from here on; `notified LINE` waits for a notification.
+func notified(ts *testscript.TestScript, neg bool, args []string) {
+	path := ts.MkAbs("notify")
+	if len(args) == 0 {
+		conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+		ts.Check(err)
+		ts.Defer(func() { conn.Close() })
+		go collect(conn, path+".lines")
+		ts.Setenv("NOTIFY_SOCKET", path)
+		return
+	}
+	if !eventually(func() bool {
+		b, _ := os.ReadFile(path + ".lines")
+		return strings.Contains(string(b), args[0]+"\n")
+	}) {
+		ts.Fatalf("no %s came", args[0])
+	}
+}
+
+func collect(conn net.Conn, file string) {
+	b := make([]byte, 4096)
+	for {
+		n, err := conn.Read(b)
+		if err != nil {
+			return
+		}
+		f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+		if err != nil {
+			return
+		}
+		fmt.Fprintf(f, "%s\n", b[:n])
+		f.Close()
+	}
+}
+
+// supervisor PRIVATE_KB RESIDENT_KB: the daemon's parent is no larger than that.
+func supervisorSize(ts *testscript.TestScript, neg bool, args []string) {
+	pid := parent(writer(ts, pageOf(ts, nil)).PID)
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	ts.Check(err)
+	for i, field := range []string{"RssAnon:", "VmRSS:"} {
+		most, err := strconv.Atoi(args[i])
+		ts.Check(err)
+		for line := range strings.Lines(string(b)) {
+			if f := strings.Fields(line); f[0] == field {
+				ts.Logf("%s %s kB", field, f[1])
+				if n, err := strconv.Atoi(f[1]); err != nil || n > most {
+					ts.Fatalf("%s %s kB, at most %d", field, f[1], most)
+				}
+			}
+		}
+	}
 }

@@ -12,8 +12,7 @@ import (
 	"glidefs-appliance/appliance/exports"
 )
 
-// Server is the HTTP handler of a daemon. Ending decides, under its lock, whether the daemon takes a request.
-type Server struct {
+type handler struct {
 	m       *exports.Manager
 	daemon  api.Daemon
 	metrics http.Handler
@@ -22,7 +21,7 @@ type Server struct {
 
 // New returns a handler; ending tells whether the daemon is about to end, from when on every request gets a 503.
 func New(m *exports.Manager, d api.Daemon, metrics http.Handler, ending func() bool) http.Handler {
-	s := &Server{m: m, daemon: d, metrics: metrics, ending: ending}
+	s := &handler{m: m, daemon: d, metrics: metrics, ending: ending}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/daemon", s.answer(func(*http.Request) (any, error) { return s.daemon, nil }))
 	mux.HandleFunc("GET /v1/disks", s.answer(func(*http.Request) (any, error) { return m.Status(), nil }))
@@ -59,7 +58,7 @@ func New(m *exports.Manager, d api.Daemon, metrics http.Handler, ending func() b
 }
 
 // gate refuses requests of a daemon that ends.
-func (s *Server) gate(next http.Handler) http.Handler {
+func (s *handler) gate(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.ending() {
 			fail(w, &api.Error{Code: api.CodeEnding, Message: "the daemon is ending"})
@@ -70,7 +69,7 @@ func (s *Server) gate(next http.Handler) http.Handler {
 	})
 }
 
-func (s *Server) answer(do func(*http.Request) (any, error)) http.HandlerFunc {
+func (s *handler) answer(do func(*http.Request) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		out, err := do(r)
 		if err != nil {
@@ -83,7 +82,7 @@ func (s *Server) answer(do func(*http.Request) (any, error)) http.HandlerFunc {
 }
 
 // call decodes the body into In first.
-func call[In any](s *Server, do func(ctx context.Context, name string, in In) (any, error)) http.HandlerFunc {
+func call[In any](s *handler, do func(ctx context.Context, name string, in In) (any, error)) http.HandlerFunc {
 	return s.answer(func(r *http.Request) (any, error) {
 		var in In
 		if err := decode(r.Body, &in); err != nil {
@@ -127,7 +126,7 @@ func statusOf(c api.Code) int {
 		return http.StatusBadRequest
 	case api.CodeNotFound:
 		return http.StatusNotFound
-	case api.CodeOwned, api.CodeBusy:
+	case api.CodeOwned, api.CodeBusy, api.CodeRefused:
 		return http.StatusConflict
 	case api.CodeOffline, api.CodeEnding:
 		return http.StatusServiceUnavailable
