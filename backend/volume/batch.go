@@ -49,7 +49,7 @@ func (v *Volume) cut(after uint64) (*batch, error) {
 			b.add(&open[i], v.sector)
 		}
 		open = open[:0]
-		b.barrier = wlog.Barrier{Log: v.logOf(r.Seq), Seq: r.Seq, Chain: r.Chain}
+		b.barrier = wlog.Barrier{Seq: r.Seq, Chain: r.Chain}
 		if b.bytes >= v.host.Tuning.BatchBytes || b.records >= batchRecords {
 			return errCut
 		}
@@ -61,6 +61,7 @@ func (v *Volume) cut(after uint64) (*batch, error) {
 	if b.records == 0 {
 		return nil, nil
 	}
+	b.barrier.Log = v.logOf(b.barrier.Seq)
 	b.at = v.instant(b.barrier.Seq, last, now)
 	return b, nil
 }

@@ -186,7 +186,7 @@ func (v *Volume) openLog(m *manifest.Manifest) error {
 		return v.settleForeign(m, reason)
 	}
 	if !v.log.Head().SameBoot {
-		v.log.DropThrough(m.Barrier.Seq)
+		return v.log.DropThrough(m.Barrier.Seq)
 	}
 	return nil
 }
