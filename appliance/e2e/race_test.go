@@ -1,0 +1,6 @@
+//go:build race
+
+package e2e
+
+// raceDetector: build the daemon with it too.
+const raceDetector = true
