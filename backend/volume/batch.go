@@ -14,6 +14,7 @@ import (
 
 // batch is a contiguous run of whole requests on its way to the store, folded: the last writer of each sector wins.
 type batch struct {
+	after   uint64 // it holds the records after this seq: the barrier of the manifest it goes into
 	fold    extmap // sector -> place, as in the map of the log
 	bytes   int64  // of data records, before folding
 	records int
@@ -34,7 +35,7 @@ var errCut = errors.New("batch is full")
 // cut collects committed records after seq, at most Tuning.BatchBytes of data, ending at the end of a request. It
 // returns nil when there are none.
 func (v *Volume) cut(after uint64) (*batch, error) {
-	b := &batch{fold: extmap{unit: v.unit}}
+	b := &batch{after: after, fold: extmap{unit: v.unit}}
 	now, last := time.Now(), v.log.LastSeq()
 	if err := v.failed(v.log.Commit(last)); err != nil {
 		return nil, err

@@ -61,20 +61,39 @@ func (v *Volume) open(ctx context.Context, o OpenOptions) error {
 	}
 	fresh := len(v.log.Head().Incarnations) == 0
 	id := wlog.LogID(newID())
-	if err := v.startLog(man, id); err != nil {
+	if err := v.log.Start(id); err != nil {
 		return err
 	}
-	err = cell.Replace(ctx, func(next *manifest.Manifest) {
+	if cell, err = v.claim(ctx, cell, func(next *manifest.Manifest) {
 		v.own(next, id)
 		if fresh { // seqs begin anew: the manifest is exact up to the beginning of this log
 			next.Barrier = manifest.Barrier{Log: id}
 		}
-	})
-	if err != nil {
-		return fmt.Errorf("manifest: %w", err)
+	}); err != nil {
+		return err
 	}
 	v.manifest.cell = cell
 	return v.begin(cell)
+}
+
+// claim replaces the manifest at an attach. A PUT of the process that had the disk here before may arrive only now: it
+// is ours, so look again, once.
+func (v *Volume) claim(ctx context.Context, cell *manifest.Cell, own func(*manifest.Manifest)) (*manifest.Cell, error) {
+	err := cell.Replace(ctx, own)
+	var fenced *manifest.FencedError
+	if errors.As(err, &fenced) && fenced.Owner.State == v.host.Owner.State {
+		if cell, err = manifest.Read(ctx, v.host.Store, v.name); err != nil {
+			return nil, err
+		}
+		if reason := v.foreign(cell.Current()); reason != "" {
+			return nil, fmt.Errorf("%w: %s", ErrFenced, reason)
+		}
+		err = cell.Replace(ctx, own)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("manifest: %w", err)
+	}
+	return cell, nil
 }
 
 // own enters this host as the writer.
@@ -91,10 +110,22 @@ func newID() (id [16]byte) {
 // begin publishes the first view and fills the map from what the log kept.
 func (v *Volume) begin(cell *manifest.Cell) error {
 	v.setShape(cell.Current())
+	if err := v.settleOpen(cell.Current()); err != nil {
+		return err
+	}
 	if err := v.adopt(cell); err != nil {
 		return err
 	}
 	return v.replay()
+}
+
+// settleOpen tells the log what the manifest covers. A batch cut from before that would put old data over new.
+func (v *Volume) settleOpen(m *manifest.Manifest) error {
+	b := barrierOf(m)
+	if b.Seq <= v.log.Head().Settled.Seq || !v.log.Contains(b) {
+		return nil
+	}
+	return v.log.Settle(b)
 }
 
 func (v *Volume) setShape(m *manifest.Manifest) {
@@ -189,14 +220,6 @@ func (v *Volume) openLog(m *manifest.Manifest) error {
 		return v.log.DropThrough(m.Barrier.Seq)
 	}
 	return nil
-}
-
-// startLog begins an incarnation; what the manifest covers is settled.
-func (v *Volume) startLog(m *manifest.Manifest, id wlog.LogID) error {
-	if err := v.log.Start(id); err != nil || m.Barrier.Seq == 0 || !v.log.Contains(barrierOf(m)) {
-		return err
-	}
-	return v.log.Settle(barrierOf(m))
 }
 
 func barrierOf(m *manifest.Manifest) wlog.Barrier {
@@ -302,7 +325,10 @@ func (v *Volume) openOffline(cause error) error {
 	if err := v.openLog(m); err != nil {
 		return err
 	}
-	if err := v.startLog(m, wlog.LogID(newID())); err != nil {
+	if err := v.log.Start(wlog.LogID(newID())); err != nil {
+		return err
+	}
+	if err := v.settleOpen(m); err != nil {
 		return err
 	}
 	v.setShape(m)
@@ -327,7 +353,7 @@ func (v *Volume) connect(ctx context.Context) error {
 	}
 	inc := v.log.Head().Incarnations
 	id := inc[len(inc)-1].ID
-	if err := cell.Replace(ctx, func(next *manifest.Manifest) { v.own(next, id) }); err != nil {
+	if cell, err = v.claim(ctx, cell, func(next *manifest.Manifest) { v.own(next, id) }); err != nil {
 		return err
 	}
 	v.manifest.cell = cell

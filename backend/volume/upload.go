@@ -238,7 +238,15 @@ func (v *Volume) publishBatch(ctx context.Context, b *batch) error {
 			return err
 		}
 	}
-	err := v.replace(ctx, w, func(next *manifest.Manifest) { b.into(next, inline) })
+	stale := false
+	err := v.replace(ctx, w, func(next *manifest.Manifest) {
+		if stale = next.Barrier.Seq != b.after; !stale {
+			b.into(next, inline)
+		}
+	})
+	if err == nil && stale {
+		err = v.catchUp(b)
+	}
 	if err != nil {
 		return err
 	}
@@ -249,6 +257,14 @@ func (v *Volume) publishBatch(ctx context.Context, b *batch) error {
 	v.settle(b.barrier)
 	v.compactSoon()
 	return nil
+}
+
+// catchUp settles what an earlier manifest PUT, whose answer was lost, had brought to the store; the batch, cut from
+// before that, must not go over it.
+func (v *Volume) catchUp(b *batch) error {
+	barrier := barrierOf(v.currentView().man)
+	v.settle(barrier)
+	return fmt.Errorf("upload %s: the store is exact up to record %d, not %d: cutting anew", v.name, barrier.Seq, b.after)
 }
 
 // putPack uploads a pack. w keeps when the first object of an update was written.
