@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"time"
@@ -265,23 +266,34 @@ func (v *Volume) settleForeign(m *manifest.Manifest, reason string) error {
 	return v.newLog(m.Volume)
 }
 
-// onlyHere counts the writes in the local log beyond the last barrier it knows of, whatever disk it belongs to.
-func (v *Volume) onlyHere() (uint64, error) {
+// onlyHere counts the writes in the local log beyond the last barrier this host knows of, whatever disk it belongs to.
+func (v *Volume) onlyHere() (writes uint64, err error) {
+	raw, err := vfs.ReadFile(v.host.FS, filepath.Join(v.dir, keptManifest))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil // it never got as far as an attach
+	} else if err != nil {
+		return 0, err
+	}
+	kept, err := manifest.Decode(raw)
+	if err != nil {
+		return 0, fmt.Errorf("%s/%s: %w", v.dir, keptManifest, err)
+	}
 	if v.log == nil {
-		raw, err := vfs.ReadFile(v.host.FS, filepath.Join(v.dir, keptManifest))
-		if err != nil {
-			return 0, nil // it never got as far as an attach
-		}
-		kept, err := manifest.Decode(raw)
-		if err != nil {
-			return 0, fmt.Errorf("%s/%s: %w", v.dir, keptManifest, err)
-		}
 		if err := v.newLog(kept.Volume); err != nil {
 			return 0, err
 		}
 	}
-	_, writes := v.log.Unsettled()
-	return writes, nil
+	after := v.log.Head().Settled.Seq
+	if v.log.Contains(barrierOf(kept)) { // the head learns of a barrier later
+		after = max(after, kept.Barrier.Seq)
+	}
+	err = v.log.Records(after, func(r wlog.Record, _ *wlog.Segment) error {
+		if r.Flags&wlog.FlagEnd != 0 {
+			writes++
+		}
+		return nil
+	})
+	return writes, err
 }
 
 func (v *Volume) logOptions(volume [16]byte) wlog.Options {
