@@ -99,7 +99,6 @@ func (d *daemon) listen() error {
 	d.socket = socket
 	about := api.Daemon{
 		Version: d.o.Version, PID: os.Getpid(), Store: d.engine.host.Store.URL(),
-		SyncTimeout: d.o.Settings.File.SyncTimeoutOr(defaultSyncLimit).Seconds(),
 	}
 	counters := metrics.Handler(metrics.Sources{Disks: d.disks.Status, Requests: d.engine.requests})
 	d.http = &http.Server{

@@ -1,11 +1,13 @@
 package appliance
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -21,16 +23,24 @@ func listenUnix(path string) (net.Listener, error) {
 		return nil, err
 	}
 	defer dir.Close()
-	// The mode must be right from the first moment, not after a chmod.
-	old := unix.Umask(0o177)
-	defer unix.Umask(old)
-	l, err := net.Listen("unix", fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path)))
+	config := net.ListenConfig{Control: private}
+	l, err := config.Listen(context.Background(), "unix", fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path)))
 	if err != nil {
 		return nil, err
 	}
 	// The path goes through a descriptor that is closed by then; close() removes the socket by its real name.
 	l.(*net.UnixListener).SetUnlinkOnClose(false)
 	return l, nil
+}
+
+// private gives the socket its mode before it has a name, so that there is no moment in which anybody may connect: the
+// kernel takes the mode of the file from that of the descriptor (Linux; man 7 unix speaks of the umask only).
+func private(_, _ string, c syscall.RawConn) error {
+	var err error
+	if cerr := c.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), 0o600) }); cerr != nil {
+		return cerr
+	}
+	return err
 }
 
 // asAPI tells a client that started us whether to try again: somebody else was faster.

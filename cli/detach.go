@@ -100,7 +100,10 @@ func took(bytes int64, d time.Duration) string {
 // notAll is exit 3: what is left, why, and what to do about it.
 func (l leave) notAll(e *env, r api.Detached, why error) error {
 	reason := ""
+	refused := (*api.Error)(nil)
 	switch {
+	case errors.As(why, &refused) && refused.Code == api.CodeOwned:
+		return fmt.Errorf("%s: %w", l.done, why)
 	case errors.Is(why, context.Canceled):
 		reason = " (interrupted)"
 	case why != nil:

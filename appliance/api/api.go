@@ -6,7 +6,7 @@
 //	GET    /v1/disks                      []Disk     attached disks, and detached ones with writes that are only here
 //	POST   /v1/disks/{name}/attach        Attach   -> Attached
 //	POST   /v1/disks/{name}/detach        Detach   -> Detached
-//	POST   /v1/disks/{name}/sync          Sync     -> stream of Line, ends with Synced
+//	POST   /v1/disks/{name}/sync          -           stream of Line, ends with Synced
 //	POST   /v1/disks/{name}/resize        Resize   -> Resized
 //	POST   /v1/disks/{name}/verify        -           stream of Line, ends with Verified
 //	POST   /v1/disks/{name}/salvage       Salvage  -> {}
@@ -53,8 +53,6 @@ type Daemon struct {
 	Version string `json:"version"`
 	PID     int    `json:"pid"`
 	Store   string `json:"store"`
-	// SyncTimeout is how long a sync waits for a store that is away, seconds.
-	SyncTimeout float64 `json:"sync_timeout_seconds"`
 }
 
 // Disk is one line of status.
@@ -138,13 +136,8 @@ type Detached struct {
 	Ending bool `json:"ending"`
 }
 
-// Sync uploads everything written up to now. A disk that is not attached is opened for it and closed again.
-type Sync struct {
-	// Detach gives an attached disk up at the end.
-	Detach bool `json:"detach,omitempty"`
-}
-
-// Synced is the end of a sync.
+// Synced is the end of a sync, which uploads everything written up to now. A disk that is not attached is opened for it
+// and closed again.
 type Synced struct {
 	Total int64 `json:"uploaded_bytes"`
 }

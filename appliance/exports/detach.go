@@ -32,7 +32,7 @@ func (m *Manager) Detach(ctx context.Context, name string, d api.Detach) (api.De
 	defer release()
 	e := m.get(name)
 	if e == nil {
-		return m.forget(name)
+		return m.forget(ctx, name)
 	}
 	if err := m.withdraw(ctx, name, e, d.Force); err != nil {
 		return api.Detached{}, err
@@ -44,8 +44,8 @@ func (m *Manager) Detach(ctx context.Context, name string, d api.Detach) (api.De
 	return r, nil
 }
 
-// forget drops a disk that the last daemon had and that could not be opened again.
-func (m *Manager) forget(name string) (api.Detached, error) {
+// forget drops a disk that the last daemon had and that could not be opened again. Its log stays, to be settled.
+func (m *Manager) forget(ctx context.Context, name string) (api.Detached, error) {
 	m.mu.Lock()
 	_, known := m.mu.disks[name]
 	delete(m.mu.disks, name)
@@ -54,7 +54,12 @@ func (m *Manager) forget(name string) (api.Detached, error) {
 		return api.Detached{}, failure(api.CodeNotFound, "disk %q is not attached", name)
 	}
 	m.save()
-	return api.Detached{}, nil
+	if !m.hasLog(name) {
+		return api.Detached{Closed: true}, nil
+	}
+	const countOnly = true
+	writes, err := volume.Abandon(ctx, m.o.Host, name, countOnly)
+	return api.Detached{DirtyWrites: writes}, m.explain(name, err)
 }
 
 // withdraw takes the disk from its users.

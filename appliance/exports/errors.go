@@ -63,6 +63,9 @@ func (m *Manager) explain(name string, err error) error {
 			"Bring the folder back; or, if it is lost, `%s abandon %s --yes` lets the disk go on from what the store holds, exact up to %s", name, missing.Dir, config.Name, name, instant(missing.Last))
 	case errors.As(err, &foreign):
 		return stranded(name, foreign)
+	case errors.Is(err, volume.ErrFenced):
+		return failure(api.CodeOwned, "disk %q was taken over by another host, and takes no more writes here. `%s salvage %s NEW` saves what this host "+
+			"has of it as a disk of another name, `%s abandon %s --yes` drops that", name, config.Name, name, config.Name, name)
 	case errors.As(err, &size):
 		return sizeError(name, size.Have, size.Ask)
 	case errors.Is(err, volume.ErrNotFound), errors.Is(err, store.ErrNotFound):

@@ -129,6 +129,11 @@ func (m *Manager) Attach(ctx context.Context, name string, a api.Attach) (api.At
 	if e := m.get(name); e != nil {
 		return m.again(name, e, a)
 	}
+	return m.attach(ctx, name, a)
+}
+
+// attach does it, with the name taken.
+func (m *Manager) attach(ctx context.Context, name string, a api.Attach) (api.Attached, error) {
 	kind, why, err := choose(a.Frontend)
 	if err != nil {
 		return api.Attached{}, err

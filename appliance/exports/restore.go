@@ -38,20 +38,13 @@ func (m *Manager) Restore(ctx context.Context) (run func(), err error) {
 }
 
 func (m *Manager) reopen(ctx context.Context, l statedir.Export) {
-	a := api.Attach{ReadOnly: l.ReadOnly}
-	kind, why, err := choose(l.Frontend)
+	m.o.Log.Info("opening again what the last daemon had", "disk", l.Name)
+	_, err := m.attach(ctx, l.Name, api.Attach{ReadOnly: l.ReadOnly, Frontend: l.Frontend})
 	if err == nil {
-		vol, _, openErr := m.open(ctx, l.Name, a)
-		if err = openErr; err == nil {
-			_, err = m.publish(vol, kind, why, l.ReadOnly)
-		}
-	}
-	if err == nil {
-		m.o.Log.Info("disk opened again after the last daemon died", "disk", l.Name)
 		return
 	}
 	m.o.Log.Error("disk of the last daemon cannot be opened again", "disk", l.Name, "err", err)
 	m.mu.Lock()
-	m.mu.disks[l.Name] = &export{wasBefore: l, reattach: m.explain(l.Name, err)}
+	m.mu.disks[l.Name] = &export{wasBefore: l, reattach: err}
 	m.mu.Unlock()
 }

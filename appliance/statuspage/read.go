@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"time"
 )
 
 // Content is what a page held.
 type Content struct {
 	Bytes  []byte
-	At     time.Time
 	Writer Writer
 	seq    uint64
 }
@@ -55,7 +53,6 @@ func decodeSlot(b []byte) (Content, bool) {
 	}
 	return Content{
 		Bytes:  bytes.Clone(b[headLen:]),
-		At:     time.Unix(0, int64(le.Uint64(b[16:]))),
 		Writer: Writer{PID: int(le.Uint32(b[32:])), Born: le.Uint64(b[24:]), Boot: [20]byte(b[44:headLen])},
 		seq:    le.Uint64(b[8:]),
 	}, true
