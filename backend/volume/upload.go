@@ -117,8 +117,9 @@ func (v *Volume) cutBatches(ctx context.Context, built chan<- *batch) error {
 	v.mu.Lock()
 	after := v.mu.settled
 	v.mu.Unlock()
+	var cutAt time.Time // what is not cut yet is younger
 	for ctx.Err() == nil {
-		if !v.waitDue(ctx, after) {
+		if !v.waitDue(ctx, after, cutAt) {
 			return nil
 		}
 		b, err := v.cut(after)
@@ -129,7 +130,7 @@ func (v *Volume) cutBatches(ctx context.Context, built chan<- *batch) error {
 		if err := v.buildNext(ctx, b, after, built); err != nil {
 			return err
 		}
-		after = b.barrier.Seq
+		after, cutAt = b.barrier.Seq, b.at
 	}
 	return nil
 }
@@ -188,7 +189,7 @@ func (v *Volume) takePending(n int64) {
 
 // waitDue waits until a batch should be cut: enough is waiting, the oldest write is old enough, Sync or a full log asks.
 // false: nothing is left to cut, or ctx ended.
-func (v *Volume) waitDue(ctx context.Context, after uint64) bool {
+func (v *Volume) waitDue(ctx context.Context, after uint64, cutAt time.Time) bool {
 	for {
 		v.mu.Lock()
 		due, dirty := v.mu.pending >= v.host.Tuning.BatchBytes || v.mu.want > after, v.mu.dirty
@@ -196,6 +197,9 @@ func (v *Volume) waitDue(ctx context.Context, after uint64) bool {
 		v.mu.Unlock()
 		if paused || v.log.LastSeq() <= after || dirty.IsZero() {
 			return false
+		}
+		if dirty.Before(cutAt) {
+			dirty = cutAt
 		}
 		left := v.host.Tuning.UploadAge - time.Since(dirty)
 		if due || left <= 0 {
