@@ -22,7 +22,7 @@ const (
 // States of Health.
 const (
 	HealthOK       = "ok"       // the last request was answered
-	HealthDegraded = "degraded" // requests fail, not yet breakAfter in a row
+	HealthDegraded = "degraded" // requests fail, not yet breakAfter in a row, or nothing moves in those under way
 	HealthDown     = "down"     // the breaker is open, or lets single requests try
 )
 
@@ -39,6 +39,7 @@ type Health struct {
 // every breakFor after that the next real request tries, and closes it if it is answered.
 type Breaker struct {
 	inner    Store
+	pulse    pulse
 	gate     *gobreaker.TwoStepCircuitBreaker[struct{}]
 	onHealth func(Health)
 
@@ -70,8 +71,10 @@ func unanswered(err error) bool {
 	return Retryable(err) || errors.Is(err, context.DeadlineExceeded)
 }
 
-// Health is the state as of the last request.
-func (b *Breaker) Health() Health {
+// Health is the state as of the last request that ended, or of those under way when they have been silent for long.
+func (b *Breaker) Health() Health { return b.pulse.over(b.answered()) }
+
+func (b *Breaker) answered() Health {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.mu.health
@@ -80,7 +83,7 @@ func (b *Breaker) Health() Health {
 func (b *Breaker) URL() string { return b.inner.URL() }
 
 func (b *Breaker) Get(ctx context.Context, key string, r Range) (body []byte, in Info, err error) {
-	err = b.run(ctx, "get", key, func() error {
+	err = b.run(ctx, "get", key, func(ctx context.Context) error {
 		body, in, err = b.inner.Get(ctx, key, r)
 		return err
 	})
@@ -88,7 +91,7 @@ func (b *Breaker) Get(ctx context.Context, key string, r Range) (body []byte, in
 }
 
 func (b *Breaker) Put(ctx context.Context, key string, body []byte, c Condition) (in Info, err error) {
-	err = b.run(ctx, "put", key, func() error {
+	err = b.run(ctx, "put", key, func(ctx context.Context) error {
 		in, err = b.inner.Put(ctx, key, body, c)
 		return err
 	})
@@ -96,11 +99,11 @@ func (b *Breaker) Put(ctx context.Context, key string, body []byte, c Condition)
 }
 
 func (b *Breaker) Delete(ctx context.Context, key string) error {
-	return b.run(ctx, "delete", key, func() error { return b.inner.Delete(ctx, key) })
+	return b.run(ctx, "delete", key, func(ctx context.Context) error { return b.inner.Delete(ctx, key) })
 }
 
 func (b *Breaker) Now(ctx context.Context) (now time.Time, err error) {
-	err = b.run(ctx, "now", "", func() error {
+	err = b.run(ctx, "now", "", func(ctx context.Context) error {
 		now, err = b.inner.Now(ctx)
 		return err
 	})
@@ -110,7 +113,7 @@ func (b *Breaker) Now(ctx context.Context) (now time.Time, err error) {
 func (b *Breaker) List(ctx context.Context, prefix, after string) iter.Seq2[Info, error] {
 	return func(yield func(Info, error) bool) {
 		stopped := false
-		err := b.run(ctx, "list", prefix, func() error {
+		err := b.run(ctx, "list", prefix, func(ctx context.Context) error {
 			for in, err := range b.inner.List(ctx, prefix, after) {
 				if err != nil {
 					return err
@@ -128,7 +131,7 @@ func (b *Breaker) List(ctx context.Context, prefix, after string) iter.Seq2[Info
 }
 
 // run asks the store through f if the breaker lets it.
-func (b *Breaker) run(ctx context.Context, op, key string, f func() error) error {
+func (b *Breaker) run(ctx context.Context, op, key string, f func(context.Context) error) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("store: %s %s: %w", op, key, err)
 	}
@@ -136,14 +139,16 @@ func (b *Breaker) run(ctx context.Context, op, key string, f func() error) error
 	if err != nil {
 		return b.refuse(op, key)
 	}
-	err = f()
+	b.pulse.begin()
+	err = f(context.WithValue(ctx, pulseKey{}, &b.pulse))
+	b.pulse.end(!unanswered(err) && !errors.Is(err, context.Canceled))
 	done(err)
 	b.note(err)
 	return err
 }
 
 func (b *Breaker) refuse(op, key string) error {
-	h := b.Health()
+	h := b.answered()
 	return refusal{fmt.Errorf("store: %s %s: %w since %s, not asked again yet: %s", op, key, ErrUnavailable,
 		h.Since.UTC().Format(time.RFC3339), h.LastError)}
 }

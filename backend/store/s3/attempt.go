@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	"glidefs-appliance/backend/store"
 )
 
 const (
@@ -49,6 +51,7 @@ func (a *attempt) moving(r io.Reader) io.Reader {
 		n, err := r.Read(p)
 		a.timer.Reset(a.stall)
 		a.sent.Add(int64(n))
+		store.Moved(a.parent)
 		return n, err
 	})
 }
