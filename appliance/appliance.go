@@ -39,13 +39,14 @@ type daemon struct {
 	http    *http.Server
 	socket  net.Listener
 	restore func()
-	sweep   chan struct{} // asks for a status page now
+	// refresh asks for a status page now; the channel is closed when it is written.
+	refresh chan chan struct{}
 }
 
 // start opens everything up to the socket. On an error nothing stays open, except for memory: the process ends.
 func start(o Options) (*daemon, error) {
 	limitMemory(os.Getenv)
-	d := &daemon{o: o, sweep: make(chan struct{}, 1)}
+	d := &daemon{o: o, refresh: make(chan chan struct{})}
 	for _, step := range []func() error{d.openState, d.openEngine, d.openDisks, d.listen} {
 		if err := step(); err != nil {
 			d.close()
@@ -100,7 +101,7 @@ func (d *daemon) listen() error {
 	about := api.Daemon{
 		Version: d.o.Version, PID: os.Getpid(), Store: d.engine.host.Store.URL(),
 	}
-	counters := metrics.Handler(metrics.Sources{Disks: d.disks.Status, Requests: d.engine.requests})
+	counters := metrics.Handler(metrics.Sources{Disks: d.disks.Status, Requests: d.engine.requests, Engine: d.engine.counters})
 	d.http = &http.Server{
 		Handler:           server.New(d.disks, about, counters, d.life.ending),
 		ConnState:         d.life.connection,
@@ -137,10 +138,15 @@ func (d *daemon) serve() {
 func (d *daemon) watch() {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
+	var asked []chan struct{}
 	for {
 		list := d.disks.Status()
 		d.disks.Sweep(list)
 		d.publish(list)
+		for _, done := range asked {
+			close(done)
+		}
+		asked = asked[:0]
 		every := tick.C
 		if len(list) == 0 {
 			every = nil
@@ -149,8 +155,32 @@ func (d *daemon) watch() {
 		case <-d.life.done:
 			return
 		case <-every:
-		case <-d.sweep:
+		case done := <-d.refresh:
+			asked = append(d.alsoAsked(), done)
 		}
+	}
+}
+
+// alsoAsked collects who asks at the same moment, so that one page answers all.
+func (d *daemon) alsoAsked() (asked []chan struct{}) {
+	for {
+		select {
+		case done := <-d.refresh:
+			asked = append(asked, done)
+		default:
+			return asked
+		}
+	}
+}
+
+// onPage returns when a page is written that shows what has happened so far, so that whoever is told of it finds it
+// there, whatever becomes of the daemon.
+func (d *daemon) onPage() {
+	done := make(chan struct{})
+	select {
+	case d.refresh <- done:
+		<-done
+	case <-d.life.done: // the last page is written at the very end
 	}
 }
 
@@ -164,22 +194,16 @@ func (d *daemon) publish(list []api.Disk) {
 	}
 }
 
-// events log what happens to disks, and have it on the status page at once.
+// events log what happens to disks, and have it on the status page before it is acknowledged.
 func (d *daemon) events() exports.Events {
-	poke := func() {
-		select {
-		case d.sweep <- struct{}{}:
-		default: // one is due
-		}
-	}
 	return exports.Events{
 		Attached: func(a api.Attached) {
 			d.log.Info("attached", "disk", a.Name, "size", a.Size, "frontend", a.Frontend, "created", a.Created, "read_only", a.ReadOnly)
-			poke()
+			d.onPage()
 		},
 		Detached: func(name string, r api.Detached) {
 			d.log.Info("detached", "disk", name, "dirty_bytes", r.DirtyBytes, "closed", r.Closed)
-			poke()
+			d.onPage()
 		},
 		Changed: func(s api.Disk, was string) {
 			d.log.Warn("disk changed state", "disk", s.Name, "state", s.State, "was", was, "reason", s.Reason)

@@ -164,6 +164,16 @@ func (e *engine) usage() api.Host {
 	}
 }
 
+// counters is what the engine did, for metrics.
+func (e *engine) counters() metrics.Engine {
+	v, c := e.host.Counters(), e.cache.Stats()
+	return metrics.Engine{
+		DamagedObjects: v.Damaged, DamagedFrames: uint64(c.Damaged), CacheHits: uint64(c.Hits), CacheMisses: uint64(c.Misses),
+		Batches: v.Batches, Merges: v.Merges,
+	}
+}
+
+
 func (e *engine) requests() []metrics.Requests {
 	stats := e.store.Stats()
 	var list []metrics.Requests

@@ -62,9 +62,8 @@ func limitMemory(getenv func(string) string) {
 
 func tuning(f config.File) volume.Tuning {
 	return volume.Tuning{
-		UploadAge:    time.Duration(f.UploadAge),
-		ReadTimeout:  time.Duration(f.ReadTimeout),
-		VerifyAlways: f.VerifyReads == "always",
+		UploadAge:   time.Duration(f.UploadAge),
+		ReadTimeout: time.Duration(f.ReadTimeout),
 	}
 }
 

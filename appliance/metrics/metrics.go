@@ -20,10 +20,21 @@ type Requests struct {
 	Received uint64 // bytes
 }
 
+// Engine counts what all disks of the daemon did since it started.
+type Engine struct {
+	DamagedObjects uint64 // frames and indexes from the store that failed their checksum
+	DamagedFrames  uint64 // clean frames on the local disk that did, and were fetched again
+	CacheHits      uint64
+	CacheMisses    uint64
+	Batches        uint64 // uploaded
+	Merges         uint64 // steps of compaction
+}
+
 // Sources are called at each scrape and must not block.
 type Sources struct {
 	Disks    func() []api.Disk
 	Requests func() []Requests
+	Engine   func() Engine
 }
 
 // Handler serves the metrics.
@@ -74,6 +85,18 @@ var perClass = []struct {
 	{desc("store_received_bytes_total", "Bytes received from the store.", "cause"), func(r Requests) uint64 { return r.Received }},
 }
 
+var perEngine = []struct {
+	desc *prometheus.Desc
+	get  func(Engine) uint64
+}{
+	{desc("store_damage_total", "Frames and indexes from the store that failed their checksum."), func(e Engine) uint64 { return e.DamagedObjects }},
+	{desc("cache_damage_total", "Clean frames that failed their checksum and were dropped."), func(e Engine) uint64 { return e.DamagedFrames }},
+	{desc("cache_hits_total", "Look-ups the clean cache answered."), func(e Engine) uint64 { return e.CacheHits }},
+	{desc("cache_misses_total", "Look-ups it did not."), func(e Engine) uint64 { return e.CacheMisses }},
+	{desc("batches_total", "Batches uploaded."), func(e Engine) uint64 { return e.Batches }},
+	{desc("merges_total", "Steps of compaction."), func(e Engine) uint64 { return e.Merges }},
+}
+
 func truth(b bool) float64 {
 	if b {
 		return 1
@@ -92,6 +115,9 @@ func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, m := range perClass {
 		ch <- m.desc
 	}
+	for _, m := range perEngine {
+		ch <- m.desc
+	}
 }
 
 // Collect implements prometheus.Collector.
@@ -106,6 +132,10 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		for _, m := range perHost {
 			ch <- prometheus.MustNewConstMetric(m.desc, prometheus.GaugeValue, m.get(disks[0].Host))
 		}
+	}
+	engine := c.s.Engine()
+	for _, m := range perEngine {
+		ch <- prometheus.MustNewConstMetric(m.desc, prometheus.CounterValue, float64(m.get(engine)))
 	}
 	for _, r := range c.s.Requests() {
 		for _, m := range perClass {

@@ -48,6 +48,8 @@ func serve(t testing.TB, ending *bool) *httptest.Server {
 	})
 	counters := metrics.Handler(metrics.Sources{Disks: m.Status, Requests: func() []metrics.Requests {
 		return []metrics.Requests{{Class: "guest", Requests: 7}}
+	}, Engine: func() metrics.Engine {
+		return metrics.Engine{DamagedObjects: 3}
 	}})
 	s := httptest.NewServer(New(m, api.Daemon{Version: "test", PID: 1}, counters, func() bool { return *ending }))
 	t.Cleanup(s.Close)

@@ -39,7 +39,6 @@ type Tuning struct {
 	InlineBytes  int64         // a batch below this rides in the manifest; default 16 KiB
 	ReadTimeout  time.Duration // a cold read ends in EIO after this long; default 30 s
 	Readahead    int64         // bytes fetched ahead of a sequential reader; default 4 MiB
-	VerifyAlways bool          // check clean frames at every read
 	TailPacks    int           // packs in the tail before they are merged into the first level; default 24
 	LevelBytes   int64         // of the first level; each further one holds 8 times as much; default 4 GiB
 	SegmentBytes int64         // of the log's first segments; default wlog's

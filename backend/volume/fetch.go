@@ -117,7 +117,7 @@ func (h *Host) fetch(ctx context.Context, s source, ix *pack.Index, lo uint32, o
 		data, err := ix.DecodeFrame(lo+uint32(i), raw[at:at+int64(f.Len)], nil)
 		if err != nil {
 			clear(out)
-			return h.damage(s, lo+uint32(i), err)
+			return h.damage(fmt.Sprintf("pack %s frame %d", s.ref.Hash, lo+uint32(i)), err)
 		}
 		out[i] = data
 		h.Cache.Put(frameKey(s.ref.Hash, lo+uint32(i)), data)
@@ -134,9 +134,10 @@ func (h *Host) stored(ctx context.Context, s source, off, n int64) ([]byte, erro
 	return raw, err
 }
 
-func (h *Host) damage(s source, frame uint32, err error) error {
+// damage counts and logs bytes from the store that are not what they should be.
+func (h *Host) damage(what string, err error) error {
 	h.counters.damaged.Add(1)
-	err = damaged(fmt.Sprintf("pack %s frame %d", s.ref.Hash, frame), err)
+	err = damaged(what, err)
 	h.Log.Error("damage in the object store", "err", err)
 	return err
 }

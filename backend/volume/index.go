@@ -98,7 +98,7 @@ func (h *Host) rawIndex(ctx context.Context, ref pack.Ref) ([]byte, error) {
 		return nil, damaged("index of pack "+ref.Hash.String(), err)
 	}
 	if _, err := pack.DecodeIndex(ref, raw); err != nil {
-		return nil, damaged("index of pack "+ref.Hash.String(), err)
+		return nil, h.damage("index of pack "+ref.Hash.String(), err)
 	}
 	h.Cache.Put(key, raw)
 	return raw, nil

@@ -162,7 +162,7 @@ func (rd *mergeReader) frame(ctx context.Context, i int, s source, ix *pack.Inde
 		at := int64(ix.Frames[k].Off) - base
 		data, err := ix.DecodeFrame(k, raw[at:at+int64(ix.Frames[k].Len)], nil)
 		if err != nil {
-			return nil, rd.m.host.damage(s, k, err)
+			return nil, rd.m.host.damage(fmt.Sprintf("pack %s frame %d", s.ref.Hash, k), err)
 		}
 		g.frames = append(g.frames, data)
 	}
