@@ -173,7 +173,7 @@ func (e *engine) counters() metrics.Engine {
 	}
 }
 
-
+// requests is what was asked of the store, by cause, for metrics.
 func (e *engine) requests() []metrics.Requests {
 	stats := e.store.Stats()
 	var list []metrics.Requests
