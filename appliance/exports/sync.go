@@ -81,7 +81,8 @@ var errAway = errors.New("store is away")
 
 // watchStore ends ctx when the store has been away for the whole of the configured time.
 func (m *Manager) watchStore(ctx context.Context, cancel context.CancelCauseFunc) {
-	begin := time.Now()
+	start := time.Now()
+	lost := start // since when the store has been away, for this sync
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -90,15 +91,25 @@ func (m *Manager) watchStore(ctx context.Context, cancel context.CancelCauseFunc
 			return
 		case now := <-tick.C:
 			away := m.o.Health().Away
-			if away.IsZero() {
-				begin = now
+			switch {
+			case away.IsZero():
+				lost = now
+			case away.Before(lost): // a silence is noticed late
+				lost = later(away, start)
 			}
-			if now.Sub(begin) >= m.o.SyncTimeout {
+			if now.Sub(lost) >= m.o.SyncTimeout {
 				cancel(errAway)
 				return
 			}
 		}
 	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // gaveUp names the store as the reason when that is what ended the operation.
