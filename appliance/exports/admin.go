@@ -96,7 +96,7 @@ func (m *Manager) Resize(ctx context.Context, name string, size int64) (api.Resi
 		return api.Resized{}, m.explain(name, err)
 	}
 	err = m.grow(ctx, vol, size)
-	m.close(ctx, &export{vol: vol})
+	m.closeSoon(ctx, &export{vol: vol})
 	return api.Resized{Size: size}, err
 }
 

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"glidefs-appliance/appliance/api"
 	"glidefs-appliance/appliance/config"
 	"glidefs-appliance/appliance/statedir"
@@ -18,6 +20,8 @@ const (
 	closeTimeout = 10 * time.Second
 	// busyTimeout is how long the last users of a file may take to let go; the kernel reports closes late.
 	busyTimeout = 3 * time.Second
+	// parallel is how many disks are opened or closed at the same time when all of them are.
+	parallel = 16
 )
 
 // Detach takes a disk from its frontend and closes it; it uploads nothing. What is not in the store stays in the log.
@@ -37,7 +41,7 @@ func (m *Manager) Detach(ctx context.Context, name string, d api.Detach) (api.De
 	if err := m.withdraw(ctx, name, e, d.Force); err != nil {
 		return api.Detached{}, err
 	}
-	r := m.close(ctx, e)
+	r := m.closeSoon(ctx, e)
 	n, _ := m.Attached()
 	r.Ending = n == 0
 	m.o.Events.detached(name, r)
@@ -76,11 +80,16 @@ func (m *Manager) withdraw(ctx context.Context, name string, e *export, force bo
 	return err
 }
 
-// close closes the volume of a withdrawn disk and notes what its log still holds. It does not fail: the disk is gone
-// from its users, and whatever happens the log is kept.
-func (m *Manager) close(ctx context.Context, e *export) api.Detached {
+// closeSoon closes within a limit of its own: a client that goes away must not cut the close short.
+func (m *Manager) closeSoon(ctx context.Context, e *export) api.Detached {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
+	return m.close(ctx, e)
+}
+
+// close closes the volume of a withdrawn disk and notes what its log still holds. It does not fail: the disk is gone
+// from its users, and whatever happens the log is kept. ctx bounds the requests to the store.
+func (m *Manager) close(ctx context.Context, e *export) api.Detached {
 	name := e.vol.Name()
 	st := e.vol.Status()
 	r := api.Detached{DirtyBytes: st.DirtyBytes, DirtyWrites: st.DirtyWrites}
@@ -108,21 +117,32 @@ func (m *Manager) close(ctx context.Context, e *export) api.Detached {
 }
 
 // Stop ends everything: users of the disks get EIO, the disks are closed, nothing more is uploaded. Disks with writes
-// left are opened again by the next daemon, because the store says that they are ours.
+// left are opened again by the next daemon, because the store says that they are ours. A store that does not answer
+// holds all of them up together for closeTimeout.
 func (m *Manager) Stop(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
+	defer cancel()
+	var g errgroup.Group
+	g.SetLimit(parallel)
 	for _, l := range m.list() {
-		e := m.get(l.Name)
-		if e == nil {
-			continue
+		if e := m.get(l.Name); e != nil {
+			g.Go(func() error {
+				m.stop(ctx, l, e)
+				return nil
+			})
 		}
-		if err := m.front.remove(ctx, l.Name, true); err != nil {
-			m.o.Log.Warn("disk is still in use", "disk", l.Name, "err", err)
-		}
-		r := m.close(ctx, e)
-		m.o.Events.detached(l.Name, r)
-		if !r.Closed {
-			m.keepAttached(l)
-		}
+	}
+	_ = g.Wait() // stop has no error to return
+}
+
+func (m *Manager) stop(ctx context.Context, l statedir.Export, e *export) {
+	if err := m.front.remove(ctx, l.Name, true); err != nil {
+		m.o.Log.Warn("disk is still in use", "disk", l.Name, "err", err)
+	}
+	r := m.close(ctx, e)
+	m.o.Events.detached(l.Name, r)
+	if !r.Closed {
+		m.keepAttached(l)
 	}
 }
 

@@ -2,8 +2,8 @@ package exports
 
 import "glidefs-appliance/appliance/api"
 
-// Events tell a subscriber what happens to disks; a nil field is skipped. They are called without locks held and must
-// not block.
+// Events tell a subscriber what happens to disks; a nil field is skipped. They are called without
+// Manager's lock held, before the caller learns of it, and must not wait for a disk or the store.
 type Events struct {
 	Attached func(api.Attached)
 	Detached func(name string, d api.Detached)

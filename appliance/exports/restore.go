@@ -3,6 +3,8 @@ package exports
 import (
 	"context"
 
+	"golang.org/x/sync/errgroup"
+
 	"glidefs-appliance/appliance/api"
 	"glidefs-appliance/appliance/statedir"
 )
@@ -31,9 +33,15 @@ func (m *Manager) Restore(ctx context.Context) (run func(), err error) {
 		})
 	}
 	return func() {
+		var g errgroup.Group
+		g.SetLimit(parallel)
 		for _, w := range work {
-			w()
+			g.Go(func() error {
+				w()
+				return nil
+			})
 		}
+		_ = g.Wait() // a disk that cannot be opened is no error of the others
 	}, nil
 }
 

@@ -39,7 +39,7 @@ func (m *Manager) Sync(ctx context.Context, name string, progress func(api.Progr
 		return api.Synced{}, m.gaveUp(ctx, m.explain(name, err))
 	}
 	r, err := m.syncVolume(ctx, vol, progress)
-	m.close(ctx, &export{vol: vol})
+	m.closeSoon(ctx, &export{vol: vol})
 	return r, err
 }
 
