@@ -39,6 +39,7 @@ type daemon struct {
 	http    *http.Server
 	socket  net.Listener
 	restore func()
+	stopGC  func()
 	// refresh asks for a status page now; the channel is closed when it is written.
 	refresh chan chan struct{}
 }
@@ -82,6 +83,9 @@ func (d *daemon) openDisks() (err error) {
 		SyncTimeout: d.o.Settings.File.SyncTimeoutOr(defaultSyncLimit),
 		Events:      d.events(),
 	})
+	ctx, cancel := context.WithCancel(context.Background())
+	d.stopGC = cancel
+	d.engine.host.Merged = func() { d.disks.CollectSoon(ctx) }
 	d.life = newLife(!d.o.Background && !d.o.UntilIdle, d.disks.Attached)
 	d.restore, err = d.disks.Restore(context.Background())
 	return err
@@ -213,6 +217,9 @@ func (d *daemon) events() exports.Events {
 
 // close is the shutdown order of the package comment; it also undoes a start that failed half way.
 func (d *daemon) close() {
+	if d.stopGC != nil {
+		d.stopGC()
+	}
 	if d.socket != nil {
 		notify.Stopping()
 		_ = d.http.Close() // cancels what runs; nothing is left to do about an error

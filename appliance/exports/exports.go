@@ -63,6 +63,8 @@ type Manager struct {
 	names names
 	front front
 
+	garbage garbage
+
 	mu struct {
 		sync.Mutex
 		disks  map[string]*export

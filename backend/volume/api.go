@@ -26,6 +26,8 @@ type Host struct {
 	CPU    chan struct{}
 	Tuning Tuning
 	Log    *slog.Logger
+	// Merged, if set, is told that compaction has left garbage in the store. It must not block.
+	Merged func()
 
 	once        sync.Once
 	sharedState *shared

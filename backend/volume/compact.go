@@ -57,6 +57,9 @@ func (v *Volume) compact(ctx context.Context) error {
 			return err
 		}
 		v.host.counters.merged.Add(1)
+		if v.host.Merged != nil {
+			v.host.Merged()
+		}
 	}
 	return nil
 }
