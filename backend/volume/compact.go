@@ -34,6 +34,13 @@ func (v *Volume) compactSoon() {
 	}
 	if !v.spawn(func() {
 		defer v.compacting.Store(false)
+		slot := v.host.shared().merging
+		select {
+		case slot <- struct{}{}:
+			defer func() { <-slot }()
+		case <-v.ctx.Done():
+			return
+		}
 		if err := v.compact(store.With(v.ctx, store.Compaction)); err != nil && v.ctx.Err() == nil {
 			v.host.Log.Warn("compaction stopped", "disk", v.name, "err", err)
 		}

@@ -19,6 +19,8 @@ type shared struct {
 	flights  flights
 	batches  *semaphore.Weighted // bytes of batches being built or uploaded
 	prefetch chan struct{}       // slots
+	merging  chan struct{}       // the slot of compaction: one volume at a time, for its memory
+	uploads  atomic.Int64        // volumes with something to upload
 	builders [2]sync.Pool        // of *pack.Builder, for 512 and 4096
 }
 
@@ -73,6 +75,7 @@ func (h *Host) shared() *shared {
 		h.sharedState = &shared{
 			batches:  semaphore.NewWeighted(batchMemory),
 			prefetch: make(chan struct{}, prefetchSlots),
+			merging:  make(chan struct{}, 1),
 		}
 	})
 	return h.sharedState
@@ -97,6 +100,15 @@ func (t *Tuning) ensureDefaults() {
 		t.TailPacks = 24
 	}
 	def(&t.LevelBytes, 4<<30)
+}
+
+// requestPace is the least time between two uploads of one host that are due by age alone: with thousands of disks that
+// trickle, each waits longer, so that the bill has a bound.
+const requestPace = 20 * time.Millisecond
+
+// uploadAge is how old the oldest write of a volume may get before it is uploaded.
+func (h *Host) uploadAge() time.Duration {
+	return max(h.Tuning.UploadAge, time.Duration(h.shared().uploads.Load())*requestPace)
 }
 
 // flights joins concurrent fetches of one object part: one request serves all who ask while it runs.

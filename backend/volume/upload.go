@@ -67,6 +67,8 @@ func (v *Volume) pressure() {
 func (v *Volume) upload() {
 	ctx, cancel := context.WithCancel(store.With(v.ctx, store.Upload))
 	defer cancel()
+	v.host.shared().uploads.Add(1)
+	defer v.host.shared().uploads.Add(-1)
 	built := make(chan *batch, 1)
 	done := make(chan error, 1)
 	go func() {
@@ -201,7 +203,7 @@ func (v *Volume) waitDue(ctx context.Context, after uint64, cutAt time.Time) boo
 		if dirty.Before(cutAt) {
 			dirty = cutAt
 		}
-		left := v.host.Tuning.UploadAge - time.Since(dirty)
+		left := v.host.uploadAge() - time.Since(dirty)
 		if due || left <= 0 {
 			return true
 		}
