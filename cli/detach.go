@@ -74,6 +74,9 @@ func (l leave) run(ctx context.Context, e *env, d *client.Client) error {
 	if err != nil {
 		return errors.Join(why, err)
 	}
+	if r.DirtyBytes > 0 && !l.noSync && why == nil {
+		r, why = l.rest(ctx, e, d, r)
+	}
 	d.Close()
 	if r.Ending {
 		e.waitGone(ctx)
@@ -95,6 +98,14 @@ func took(bytes int64, d time.Duration) string {
 		return ""
 	}
 	return fmt.Sprintf(" (uploaded %s in %s)", config.Human(bytes), d.Round(100*time.Millisecond))
+}
+
+// rest uploads what was written between the end of the upload and the detach; nobody can write now.
+func (l leave) rest(ctx context.Context, e *env, d *client.Client, r api.Detached) (api.Detached, error) {
+	if _, err := syncDisk(ctx, e, d, l.name); err != nil {
+		return r, err
+	}
+	return api.Detached{Closed: true, Ending: r.Ending}, nil
 }
 
 // notAll is exit 3: what is left, why, and what to do about it.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -32,10 +33,11 @@ func umountCommand() *cli.Command {
 
 // unmountDisk unmounts first, so that nothing is written any more, and then uploads and detaches.
 func unmountDisk(ctx context.Context, e *env, dir string, noSync bool) error {
-	dir, name, err := findMount(ctx, e, dir)
+	m, name, err := findMount(ctx, e, dir)
 	if err != nil {
 		return err
 	}
+	dir = m.Dir
 	if _, err := mounts.CleanDead(e.dir().Fuse()); err != nil {
 		return fmt.Errorf("clean up what a dead daemon left: %w", err)
 	}
@@ -48,6 +50,9 @@ func unmountDisk(ctx context.Context, e *env, dir string, noSync bool) error {
 		if lost != nil && !errors.Is(lost, mounts.ErrNotSynced) {
 			return lost
 		}
+		if err := released(ctx, e, m, name); err != nil {
+			return errors.Join(lost, err)
+		}
 	}
 	d, err := e.daemon(context.WithoutCancel(ctx))
 	if err != nil {
@@ -58,20 +63,43 @@ func unmountDisk(ctx context.Context, e *env, dir string, noSync bool) error {
 	return errors.Join(lost, l.run(ctx, e, d))
 }
 
-// findMount settles the directory and the disk from either's name.
-func findMount(ctx context.Context, e *env, arg string) (dir, name string, err error) {
+// releaseTime is how long the loop device below an unmounted file system may take to go.
+const releaseTime = 10 * time.Second
+
+// released waits until nobody writes to the disk any more. A file system that is also mounted in another mount namespace
+// (a container, a service with PrivateTmp) lives on there after it was unmounted here, and with it the loop device.
+func released(ctx context.Context, e *env, m mounts.Info, name string) error {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(releaseTime)
+	for mounts.BackingFile(m.Source) == m.Backing {
+		select {
+		case <-tick.C:
+		case <-late:
+			return fmt.Errorf("%s is unmounted, but %s is still in use, probably by a container or service that sees a mount of its own; `%s` uploads and detaches the disk once that has ended",
+				m.Dir, m.Source, e.command("detach "+name))
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// findMount settles the mount and the disk from either's name.
+func findMount(ctx context.Context, e *env, arg string) (m mounts.Info, name string, err error) {
 	if m, ok, err := mounts.At(arg); err == nil && ok {
 		if name := diskOf(e, m); name != "" {
-			return m.Dir, name, nil
+			return m, name, nil
 		}
-		return "", "", fmt.Errorf("what is mounted on %s is no disk of the state dir %s; if it is one of another state dir, say --state-dir", arg, e.dir())
+		return m, "", fmt.Errorf("what is mounted on %s is no disk of the state dir %s; if it is one of another state dir, say --state-dir", arg, e.dir())
 	}
 	if !strings.Contains(arg, "/") {
 		if dir := mountOfDisk(ctx, e, arg); dir != "" {
-			return dir, arg, nil
+			m, _, err := mounts.At(dir)
+			return m, arg, err
 		}
 	}
-	return "", "", fmt.Errorf("no disk is mounted on %s; `%s` shows what is mounted where", arg, e.command("status"))
+	return m, "", fmt.Errorf("no disk is mounted on %s; `%s` shows what is mounted where", arg, e.command("status"))
 }
 
 // mountOfDisk is where a disk is mounted, "" if it isn't.
