@@ -17,13 +17,21 @@ type Content struct {
 
 // Read returns the newest whole content of the page at path, or ErrNone. It never waits for the writer: after a torn
 // read of the slot that was being written, the other slot is the newest.
-func Read(path string) (Content, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return Content{}, fmt.Errorf("%w: %w", ErrNone, err)
+func Read(path string) (c Content, err error) {
+	for range readTries {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return Content{}, fmt.Errorf("%w: %w", ErrNone, err)
+		}
+		if c, err = decode(b); err == nil {
+			return c, nil
+		}
 	}
-	return decode(b)
+	return Content{}, ErrNone
 }
+
+// readTries: a reader that the scheduler stops in the middle may find both slots written meanwhile; it looks again.
+const readTries = 100
 
 func decode(b []byte) (Content, error) {
 	half := len(b) / 2
