@@ -91,7 +91,7 @@ func (v *Volume) upload() {
 // what is not settled is still in the log.
 func (v *Volume) uploadEnded(err error) {
 	var fenced *manifest.FencedError
-	if v.ctx.Err() != nil {
+	if v.ctx.Err() != nil || errors.Is(err, errStale) {
 		err = nil
 	} else if errors.As(err, &fenced) {
 		v.die(fmt.Errorf("%w: %w", ErrFenced, err))
@@ -265,12 +265,15 @@ func (v *Volume) publishBatch(ctx context.Context, b *batch) error {
 	return nil
 }
 
+// errStale ends the uploader's run when what it has cut is behind the store; the next run cuts anew.
+var errStale = errors.New("cut from before what the store holds")
+
 // catchUp settles what an earlier manifest PUT, whose answer was lost, had brought to the store; the batch, cut from
 // before that, must not go over it.
 func (v *Volume) catchUp(b *batch) error {
 	barrier := barrierOf(v.currentView().man)
 	v.settle(barrier)
-	return fmt.Errorf("upload %s: the store is exact up to record %d, not %d: cutting anew", v.name, barrier.Seq, b.after)
+	return fmt.Errorf("upload %s: the store is exact up to record %d, not %d: %w", v.name, barrier.Seq, b.after, errStale)
 }
 
 // putPack uploads a pack. w keeps when the first object of an update was written.
@@ -346,6 +349,7 @@ func (v *Volume) Sync(ctx context.Context, progress func(Progress)) error {
 	target := v.log.LastSeq()
 	v.mu.Lock()
 	v.mu.want = max(v.mu.want, target)
+	v.mu.failed = nil // whatever it was, it is tried again now
 	v.mu.Unlock()
 	total, writes := v.log.Unsettled()
 	if writes == 0 {
