@@ -45,6 +45,7 @@ install_packages() {
 
 # mirror debian|debian-security: the address that this host's apt uses for it, or Debian's own.
 mirror() {
+	# shellcheck disable=SC2016 # apt's variable
 	uri=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
 		grep -E "/$1/?\$" | head -n 1) || true
 	echo "${uri:-http://deb.debian.org/$1}"
