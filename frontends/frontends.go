@@ -62,3 +62,34 @@ type Mapper interface {
 	// verified; otherwise plan stays empty. It never blocks.
 	MapRead(off, n int64, plan *Plan) bool
 }
+
+// Placement is room for the bytes of one write in local files: the extents in order, and what the Disk keeps with them.
+// Reuse Placements: their slices keep their capacity.
+type Placement struct {
+	Extents []Extent
+	// Sums holds the crc32c of each extent's bytes, or is empty when the frontend did not see them.
+	Sums []uint32
+	// Own belongs to the Disk that made the reservation.
+	Own any
+}
+
+// Write is a write whose bytes lie in their place.
+type Write struct {
+	Off   int64
+	Place *Placement
+}
+
+// Placer is an optional capability of a Disk: the frontend moves the bytes of writes into local files itself
+// (WRITE_FIXED, or a ring's WRITE). Until Commit nothing of them can be seen. Each reservation ends by Commit or
+// Abandon, which empty the placement.
+type Placer interface {
+	// TryReserve fills place with room for a write of [off, off+n), whole sectors; false where that is refused or
+	// would wait. It never blocks.
+	TryReserve(off, n int64, place *Placement) bool
+	// Reserve waits for room, without limit while ctx lasts.
+	Reserve(ctx context.Context, off, n int64, place *Placement) error
+	// Commit makes writes part of the disk, in this order, and returns once they survive the death of the process: one
+	// step for all, microseconds, no waiting for a disk or a store. After an error none of them may be acknowledged.
+	Commit(writes []Write) error
+	Abandon(place *Placement)
+}

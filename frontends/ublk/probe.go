@@ -1,0 +1,104 @@
+package ublk
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Support says what this host can do, and why not.
+type Support struct {
+	ZeroCopy bool
+	UserCopy bool
+	// Reason says in words what is missing; "" when nothing is.
+	Reason   string
+	Features uint64 // as the driver reports them
+}
+
+// forceCopyEnv, when set to anything but the empty string, makes devices copy on a kernel that could do without.
+const forceCopyEnv = "GLIDEFS_FORCE_USER_COPY"
+
+// Probe asks the driver what it can do. It may load the module, and blocks for as long as that takes. It makes no
+// device: what one is really granted is read back when it is made.
+func Probe() Support {
+	if bad := denied(release()); bad != "" {
+		return Support{Reason: bad}
+	}
+	if err := controlNode(); err != nil {
+		return Support{Reason: err.Error()}
+	}
+	c, err := openControl()
+	if err != nil {
+		return Support{Reason: explain(err)}
+	}
+	features, err := c.features()
+	if err = errors.Join(err, c.close()); err != nil {
+		return Support{Reason: fmt.Sprintf("the ublk driver does not tell its features (kernels before 6.5): %v", err)}
+	}
+	return judge(features, os.Getenv(forceCopyEnv) != "")
+}
+
+// judge tells what a driver's features are good for.
+func judge(features uint64, forceCopy bool) Support {
+	s := Support{Features: features}
+	const (
+		base = flagUserCopy | flagRecovery | flagReissue
+		zero = flagZeroCopy | flagAutoBufReg | flagOffDaemon
+	)
+	switch {
+	case features&base != base:
+		s.Reason = fmt.Sprintf("the ublk driver lacks USER_COPY or USER_RECOVERY (features %#x; they came with 6.5)", features)
+		return s
+	case features&zero != zero:
+		s.Reason = fmt.Sprintf("the ublk driver lacks AUTO_BUF_REG or BUF_REG_OFF_DAEMON, so bytes are copied (features %#x; they came with 6.17)", features)
+	case forceCopy:
+		s.Reason = forceCopyEnv + " is set, so bytes are copied"
+	default:
+		s.ZeroCopy = true
+	}
+	s.UserCopy = true
+	return s
+}
+
+// controlNode makes sure that the driver is there, loading its module if need be.
+func controlNode() error {
+	_, err := os.Stat(controlPath)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	out, err := exec.Command("modprobe", "ublk_drv").CombinedOutput()
+	if _, statErr := os.Stat(controlPath); statErr == nil {
+		return nil
+	}
+	why := strings.TrimSpace(string(out))
+	if why == "" && err != nil {
+		why = err.Error()
+	}
+	return fmt.Errorf("%s is missing and `modprobe ublk_drv` did not bring it: %s", controlPath, why)
+}
+
+// explain adds what a person can do.
+func explain(err error) string {
+	switch {
+	case errors.Is(err, unix.EPERM) && strings.Contains(err.Error(), "io_uring_setup"):
+		return err.Error() + ": io_uring is forbidden here (sysctl kernel.io_uring_disabled, or a container's seccomp filter)"
+	case errors.Is(err, unix.ENOSYS):
+		return err.Error() + ": this kernel has no io_uring"
+	case errors.Is(err, fs.ErrPermission):
+		return err.Error() + ": ublk needs root (CAP_SYS_ADMIN)"
+	}
+	return err.Error()
+}
+
+func release() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}

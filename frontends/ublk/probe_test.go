@@ -1,0 +1,121 @@
+package ublk
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestJudge(t *testing.T) {
+	for _, x := range []struct {
+		kernel         string
+		features       uint64
+		force          bool
+		zero, user     bool
+		reasonContains string
+	}{
+		{"6.4", 0x7f, false, false, false, "6.5"},
+		{"6.12", 0x1fe, false, false, true, "6.17"},
+		{"6.16", 0x3fff, false, false, true, "6.17"},
+		{"6.17", 0x7fff, false, true, true, ""},
+		{"6.17", 0x7fff, true, false, true, forceCopyEnv},
+		{"7.3", 0x1fffff, false, true, true, ""},
+	} {
+		s := judge(x.features, x.force)
+		if s.ZeroCopy != x.zero || s.UserCopy != x.user || !strings.Contains(s.Reason, x.reasonContains) || s.ZeroCopy != (s.Reason == "") {
+			t.Errorf("%s: %+v", x.kernel, s)
+		}
+	}
+}
+
+func TestDenied(t *testing.T) {
+	for release, want := range map[string]bool{
+		"6.18.4": true, "6.18.5-arch1-1": true, "6.18.6": false, "6.18.44-fc": false, "6.18.50": false,
+		"6.17.0-1015-azure": true, "6.17.0-1018-azure-fde": true, "6.17.0-1014-azure": false, "6.17.0-1016-aws": true,
+		"6.17.0-1016-generic": false, "6.17.13+deb13-cloud-amd64": false, "": false,
+	} {
+		if got := denied(release) != ""; got != want {
+			t.Errorf("%q: denied %t, want %t", release, got, want)
+		}
+	}
+}
+
+func TestBudget(t *testing.T) {
+	tags, devices, last := 0, 0, maxDepth1
+	for tags+2*maxDepth1 < tableSlots {
+		d := depthFor(tags)
+		if d > last || d < minDepth || d&(d-1) != 0 {
+			t.Fatalf("after %d tags: depth %d after %d", tags, d, last)
+		}
+		tags, last, devices = tags+d, d, devices+1
+	}
+	if devices < 300 {
+		t.Errorf("%d queues fill the table of a ring", devices)
+	}
+	if d := depthFor(2 * tableSlots); d != minDepth {
+		t.Errorf("beyond the table: depth %d", d)
+	}
+}
+
+func TestOwner(t *testing.T) {
+	for _, perTag := range []bool{false, true} {
+		seen := map[int]int{}
+		for tag := range uint16(128) {
+			seen[owner(1, tag, perTag, 4)]++
+		}
+		if want := map[bool]int{false: 1, true: 4}[perTag]; len(seen) != want {
+			t.Errorf("tags of one queue, per tag %t: threads %v", perTag, seen)
+		}
+	}
+}
+
+func TestCookie(t *testing.T) {
+	a, b := ownerCookie("state-1"), ownerCookie("state-2")
+	d := diskCookie(a, "root")
+	switch {
+	case !ours(d, a), ours(d, b), ours(0, a), ours(1<<63, a):
+		t.Error("owner is not told from others")
+	case d == diskCookie(a, "home"):
+		t.Error("two disks have one cookie")
+	}
+}
+
+func TestPoolIsFair(t *testing.T) {
+	p, err := newPool(4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	reqs := make([]request, 8)
+	for i := range reqs {
+		reqs[i].buf = noBuffer
+	}
+	if !p.take(&reqs[0], true) || !p.take(&reqs[1], true) {
+		t.Fatal("no buffer in a full pool")
+	}
+	if p.take(&reqs[2], true) {
+		t.Fatal("long requests got the buffers of short ones")
+	}
+	if !p.take(&reqs[3], false) || !p.take(&reqs[4], false) || p.take(&reqs[5], false) || p.take(&reqs[6], false) {
+		t.Fatal("short requests did not get what was left")
+	}
+	p.put(&reqs[3])
+	if r := p.next(); r != &reqs[5] {
+		t.Error("the first who waited was not the first served")
+	}
+	for _, i := range []int{0, 1, 4} {
+		p.put(&reqs[i])
+	}
+	if r := p.next(); r != &reqs[6] {
+		t.Error("short requests do not go first")
+	}
+	if p.next() != nil {
+		t.Error("the long request got a buffer of the short ones")
+	}
+	p.put(&reqs[5])
+	if r := p.next(); r != &reqs[2] {
+		t.Error("the long request was forgotten")
+	}
+	if p.next() != nil {
+		t.Error("somebody else was served")
+	}
+}

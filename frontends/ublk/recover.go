@@ -1,0 +1,164 @@
+package ublk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// quiesceLimit is how long the kernel may take to notice that the process that served a device is dead: it tears rings
+// down after the exit.
+const quiesceLimit = 10 * time.Second
+
+// owned returns the devices of this owner, ours first hand or left by a process before us.
+func (s *Server) owned() ([]devInfo, error) {
+	ids, err := present()
+	if err != nil {
+		return nil, err
+	}
+	var list []devInfo
+	for _, id := range ids {
+		i, err := s.control.info(id)
+		if errors.Is(err, unix.ENODEV) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if ours(i.Cookie, s.owner) {
+			list = append(list, i)
+		}
+	}
+	return list, nil
+}
+
+// left returns the device with that cookie; nil when there is none.
+func (s *Server) left(cookie uint64) (*devInfo, error) {
+	list, err := s.owned()
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range list {
+		if i.Cookie == cookie {
+			return &i, nil
+		}
+	}
+	return nil, nil
+}
+
+// Settle waits until no device of this owner is served by a process before us: until then its last writes may still be
+// on their way to the logs. Called before the disks are opened.
+func (s *Server) Settle(ctx context.Context) error {
+	return poll(ctx, quiesceLimit, func() (bool, error) {
+		list, err := s.owned()
+		if err != nil {
+			return false, err
+		}
+		for _, i := range list {
+			if i.State == stateLive && int(i.PID) != unix.Getpid() {
+				return false, nil
+			}
+		}
+		return true, nil
+	})
+}
+
+// Sweep deletes the devices of this owner that nobody wants: those left by a process before us whose disk keep does
+// not name. Devices of others are not touched, nor are those that are being served. It returns how many.
+func (s *Server) Sweep(keep []string) (int, error) {
+	wanted := map[uint64]bool{}
+	for _, name := range keep {
+		wanted[diskCookie(s.owner, name)] = true
+	}
+	list, err := s.owned()
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	for _, i := range list {
+		if wanted[i.Cookie] || s.serving(i.Cookie) || i.State == stateLive {
+			continue
+		}
+		if discardErr := s.discard(i); discardErr != nil {
+			err = errors.Join(err, discardErr)
+			continue
+		}
+		n++
+	}
+	return n, err
+}
+
+func (s *Server) serving(cookie uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, is := s.mu.cookies[cookie]
+	return is
+}
+
+// discard deletes a device that nobody serves. Its users get EIO.
+func (s *Server) discard(i devInfo) error {
+	if i.State == stateLive {
+		return fmt.Errorf("ublk device %d is served by process %d", i.ID, i.PID)
+	}
+	s.o.Log.Info("removing a ublk device that was left over", "device", i.ID, "state", i.State)
+	if err := s.control.stop(i.ID); err != nil && !errors.Is(err, unix.ENODEV) {
+		return err
+	}
+	if err := s.control.del(i.ID); err != nil && !errors.Is(err, unix.ENODEV) {
+		return err
+	}
+	return nil
+}
+
+// fits tells whether a left device can go on as this disk: nothing of its shape can be changed any more but the size.
+func (d *Device) fits(i devInfo) bool {
+	if i.State == stateDead || i.Flags&(flagUserCopy|flagRecovery) != flagUserCopy|flagRecovery {
+		return false
+	}
+	p, err := d.s.control.params(i.ID)
+	if err != nil {
+		return false
+	}
+	want := d.params()
+	grown := i.Flags&flagUpdateSize != 0 && p.basic.devSectors <= want.basic.devSectors
+	return p.basic.logicalShift == want.basic.logicalShift && p.basic.attrs&attrReadOnly == want.basic.attrs&attrReadOnly &&
+		(grown || p.basic.devSectors == want.basic.devSectors)
+}
+
+// recover takes a device back. On an error it stays as it is, QUIESCED, for another try.
+func (d *Device) recover(ctx context.Context, i devInfo) error {
+	t := d.s.steps(d.name)
+	if err := d.granted(i); err != nil {
+		return err
+	}
+	if err := d.s.startRecovery(ctx, i.ID); err != nil {
+		return err
+	}
+	t.step("recovery")
+	if err := d.serve(ctx); err != nil {
+		return err
+	}
+	t.step("serve")
+	if err := d.s.control.endRecovery(i.ID); err != nil {
+		return err
+	}
+	t.step("end")
+	if d.info.Flags&flagUpdateSize != 0 {
+		if err := d.s.control.resize(i.ID, d.disk.Size()); err != nil {
+			return err
+		}
+	}
+	t.done("ublk device taken back", "device", i.ID, "zeroCopy", d.zeroCopy)
+	return nil
+}
+
+// startRecovery waits for the last references of the dead process.
+func (s *Server) startRecovery(ctx context.Context, id uint32) error {
+	return poll(ctx, quiesceLimit, func() (bool, error) {
+		err := s.control.startRecovery(id)
+		return err == nil, err
+	}, unix.EBUSY, unix.EINTR)
+}

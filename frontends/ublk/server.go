@@ -1,0 +1,245 @@
+package ublk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime"
+	"sync"
+
+	"glidefs-appliance/frontends"
+)
+
+var (
+	// ErrExists: a disk of that name is being served.
+	ErrExists = errors.New("disk is being served already")
+	// ErrNotFound: none is.
+	ErrNotFound = errors.New("disk is not being served")
+	// ErrBusy: the block device is mounted, or otherwise held.
+	ErrBusy = errors.New("block device is in use")
+)
+
+// Options of a Server. Owner is required.
+type Options struct {
+	// Owner is the state dir's id: devices of others are never touched.
+	Owner string
+	// ZeroCopy makes zero-copy devices; Probe tells whether the kernel can. Otherwise USER_COPY.
+	ZeroCopy bool
+	// Workers is the number of threads; default one per CPU, at most 8.
+	Workers int
+	// Buffers of 128 KiB per worker; default 64. The memory becomes resident as it is used.
+	Buffers int
+	Log     *slog.Logger
+	// OnPanic is told of a panic below a request, which was answered with EIO.
+	OnPanic func(name string, value any, stack []byte)
+}
+
+func (o *Options) ensureDefaults() {
+	if o.Workers == 0 {
+		o.Workers = min(runtime.NumCPU(), maxWorkers)
+	}
+	if o.Buffers == 0 {
+		o.Buffers = 64
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	if o.OnPanic == nil {
+		o.OnPanic = func(string, any, []byte) {}
+	}
+}
+
+// Server serves disks as block devices. Its methods are safe for concurrent use and may block for as long as the kernel
+// does, with limits.
+type Server struct {
+	o       Options
+	owner   uint64 // cookie
+	control *control
+	workers []*worker
+
+	mu struct {
+		sync.Mutex
+		devices map[string]*Device // by name; nil while one is being added or removed
+		cookies map[uint64]string
+		tags    []int // of each worker
+		closed  bool
+	}
+}
+
+// Open starts the threads. It makes no device.
+func Open(o Options) (*Server, error) {
+	o.ensureDefaults()
+	s := &Server{o: o, owner: ownerCookie(o.Owner)}
+	s.mu.devices, s.mu.cookies, s.mu.tags = map[string]*Device{}, map[uint64]string{}, make([]int, o.Workers)
+	var err error
+	if s.control, err = openControl(); err != nil {
+		return nil, err
+	}
+	for i := range o.Workers {
+		w, err := startWorker(s, i)
+		if err != nil {
+			return nil, errors.Join(err, s.stop())
+		}
+		s.workers = append(s.workers, w)
+	}
+	return s, nil
+}
+
+func (s *Server) stop() error {
+	var errs []error
+	for _, w := range s.workers {
+		errs = append(errs, w.stop())
+	}
+	return errors.Join(append(errs, s.control.close())...)
+}
+
+// Close lets go of everything. Devices that are still there wait, and so do their users, until a server of this owner
+// Adds them again; nobody gets an error.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	s.mu.closed = true
+	var left []*Device
+	for _, d := range s.mu.devices {
+		if d != nil {
+			left = append(left, d)
+		}
+	}
+	s.mu.Unlock()
+	for _, d := range left {
+		d.cancel()
+	}
+	err := s.stop()
+	for _, d := range left {
+		d.deferred.Wait()
+		err = errors.Join(err, d.closeChar())
+	}
+	return err
+}
+
+// claim takes a name for a device that is about to be made or taken back.
+func (s *Server) claim(name string) (cookie uint64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.closed {
+		return 0, fmt.Errorf("serve disk %q: %w", name, context.Canceled)
+	}
+	if _, taken := s.mu.devices[name]; taken {
+		return 0, fmt.Errorf("disk %q: %w", name, ErrExists)
+	}
+	cookie = diskCookie(s.owner, name)
+	if other, taken := s.mu.cookies[cookie]; taken {
+		return 0, fmt.Errorf("disk %q: its mark on the device would be that of disk %q; rename one", name, other)
+	}
+	s.mu.devices[name], s.mu.cookies[cookie] = nil, name
+	return cookie, nil
+}
+
+// release gives a claimed name back.
+func (s *Server) release(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.mu.devices, name)
+	delete(s.mu.cookies, diskCookie(s.owner, name))
+}
+
+// publish makes a device known under its claimed name.
+func (s *Server) publish(d *Device) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.devices[d.name] = d
+}
+
+// withdraw takes a device out of the table; its name stays claimed.
+func (s *Server) withdraw(name string) (*Device, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.mu.devices[name]
+	if d == nil {
+		return nil, fmt.Errorf("disk %q: %w", name, ErrNotFound)
+	}
+	s.mu.devices[name] = nil
+	return d, nil
+}
+
+// get a device that is being served.
+func (s *Server) get(name string) (*Device, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d := s.mu.devices[name]; d != nil {
+		return d, nil
+	}
+	return nil, fmt.Errorf("disk %q: %w", name, ErrNotFound)
+}
+
+// depth for a new device.
+func (s *Server) depth() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	most := 0
+	for _, n := range s.mu.tags {
+		most = max(most, n)
+	}
+	return depthFor(most)
+}
+
+// count the tags of a device, or with sign -1 forget them.
+func (s *Server) count(d *Device, sign int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for q := range d.info.Queues {
+		for tag := range d.info.Depth {
+			s.mu.tags[owner(q, tag, d.perTag, len(s.workers))] += sign
+		}
+	}
+}
+
+// Add serves a disk as a block device. If a process of this owner that is gone left one of that name, with the same
+// size and sector, it is taken back: its users go on without an error.
+func (s *Server) Add(ctx context.Context, name string, disk frontends.Disk) (*Device, error) {
+	cookie, err := s.claim(name)
+	if err != nil {
+		return nil, err
+	}
+	d := s.newDevice(name, cookie, disk)
+	if err := d.open(ctx); err != nil {
+		s.release(name)
+		return nil, fmt.Errorf("disk %q: %w", name, err)
+	}
+	s.publish(d)
+	return d, nil
+}
+
+// Remove takes a disk's block device away. Without force ErrBusy if it is mounted or held by another driver; others who
+// have it open get EIO from then on, after the requests in flight.
+func (s *Server) Remove(ctx context.Context, name string, force bool) error {
+	d, err := s.withdraw(name)
+	if err != nil {
+		return err
+	}
+	if !force {
+		err = d.unused()
+	}
+	if err == nil {
+		err = d.remove(ctx)
+	}
+	if err != nil {
+		s.publish(d)
+		return fmt.Errorf("disk %q: %w", name, err)
+	}
+	s.release(name)
+	return nil
+}
+
+// Resize shows users of a disk its new size. errors.ErrUnsupported before 6.16, where they see it at the next attach.
+func (s *Server) Resize(name string) error {
+	d, err := s.get(name)
+	if err != nil {
+		return err
+	}
+	if d.info.Flags&flagUpdateSize == 0 {
+		return fmt.Errorf("disk %q: resize ublk device: %w", name, errors.ErrUnsupported)
+	}
+	return s.control.resize(d.info.ID, d.disk.Size())
+}
