@@ -9,7 +9,6 @@ import (
 	"glidefs-appliance/backend/manifest"
 	"glidefs-appliance/backend/pack"
 	"glidefs-appliance/backend/store"
-	"glidefs-appliance/backend/vfs"
 	"glidefs-appliance/backend/wlog"
 )
 
@@ -314,7 +313,7 @@ func (v *Volume) adopt(cell *manifest.Cell) error {
 	if err != nil {
 		return err
 	}
-	if err := vfs.WriteFile(v.host.FS, v.dir+"/"+keptManifest, cell.Raw()); err != nil {
+	if err := v.log.Replace(keptManifest, cell.Raw()); err != nil {
 		return err
 	}
 	v.mu.Lock()

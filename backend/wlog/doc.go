@@ -6,7 +6,7 @@
 // A log is a folder. All integers are little endian, all checksums crc32c.
 //
 //	head            replaced whole: volume, boot id, incarnations and where each ends, settled barrier, mark
-//	spare           a few empty blocks, given up when the file system is full and the head must be replaced
+//	spare           a few empty blocks, given up when the file system is full and the head, or the manifest kept beside it, must be replaced
 //	00000000.seg    segments of 64 KiB to 64 MiB, a power of two; 4 MiB in practice
 //
 //	segment    +--------+----------------------+-----------------------------------------------+
@@ -84,7 +84,7 @@
 //
 //	Log.settleMu      one Settle at a time; held while records are read
 //	  Log.mu
-//	Log.headMu        held while the head is replaced
+//	Log.headMu        held while the head, or what lies beside it, is replaced
 //	  Log.mu
 //	Segment.syncMu    held while the segment is synced
 //	  Log.mu          everything in memory; never held across I/O or a callback

@@ -13,8 +13,9 @@ import (
 // growAfter is how many segments of one size a log holds before it makes larger ones.
 const growAfter = 16
 
-// spareSize is room for a head and for the folder to grow.
-const spareSize = 4 * blockSize
+// spareSize is room for what is replaced beside the segments: the head, and the owner's manifest, which may carry small
+// batches.
+const spareSize = 32 * blockSize
 
 // keepIncarnations is how many incarnations the head names even if it has no record of them any more.
 const keepIncarnations = 64
@@ -33,34 +34,47 @@ func (l *Log) writeHead(mark uint64, clean bool) error {
 	h.Mark, h.Clean = max(mark, l.durable), clean
 	p := h.encode()
 	l.mu.Unlock()
-	if err := l.replaceHead(p); err != nil {
+	if err := l.replaceLocked(headName, p); err != nil {
 		return fmt.Errorf("write log: %w", err)
 	}
 	l.headBase = h.base.Seq
 	return nil
 }
 
-// replaceHead gives up the spare blocks where the file system is full: the new head is what lets segments go.
-func (l *Log) replaceHead(p []byte) error {
-	name := filepath.Join(l.o.Dir, headName)
-	err := vfs.WriteFile(l.o.FS, name, p)
-	if !errors.Is(err, vfs.ErrNoSpace) || l.o.FS.Remove(l.sparePath()) != nil {
-		return err
+// Replace replaces a small file beside the head, durably, also where the file system is full.
+func (l *Log) Replace(name string, data []byte) error {
+	l.headMu.Lock()
+	defer l.headMu.Unlock()
+	return l.replaceLocked(name, data)
+}
+
+// replaceLocked gives up the spare blocks where the file system is full: what it writes is what lets segments go.
+func (l *Log) replaceLocked(name string, data []byte) error {
+	name = filepath.Join(l.o.Dir, name)
+	err := vfs.WriteFile(l.o.FS, name, data)
+	if err == nil && !l.spareGone {
+		return nil
 	}
-	err = vfs.WriteFile(l.o.FS, name, p)
-	l.makeSpare()
+	if errors.Is(err, vfs.ErrNoSpace) && l.o.FS.Remove(l.sparePath()) == nil {
+		err = vfs.WriteFile(l.o.FS, name, data)
+	}
+	l.makeSpareLocked()
 	return err
 }
 
 func (l *Log) sparePath() string { return filepath.Join(l.o.Dir, "spare") }
 
-// makeSpare keeps a few blocks of the file system for a head. That it fails on a full one is no error.
-func (l *Log) makeSpare() {
+// makeSpareLocked keeps a few blocks of the file system. That it fails on a full one is no error: it is tried again.
+func (l *Log) makeSpareLocked() {
+	l.spareGone = true
 	f, err := l.o.FS.Create(l.sparePath())
+	if errors.Is(err, fs.ErrExist) {
+		f, err = l.o.FS.Open(l.sparePath())
+	}
 	if err != nil {
 		return
 	}
-	_ = f.Allocate(0, spareSize, false)
+	l.spareGone = f.Allocate(0, spareSize, false) != nil
 	_ = f.Close()
 }
 

@@ -139,7 +139,9 @@ func (l *Log) Start(id LogID) error {
 	if err := l.o.FS.SyncDir(l.o.Dir); err != nil {
 		return l.fail(err)
 	}
-	l.makeSpare()
+	l.headMu.Lock()
+	l.makeSpareLocked()
+	l.headMu.Unlock()
 	for _, name := range l.junk {
 		if err := l.o.FS.Remove(filepath.Join(l.o.Dir, name)); err != nil {
 			return l.fail(err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -357,6 +358,48 @@ func TestFullFileSystemRecycles(t *testing.T) {
 	l.close()
 }
 
+// TestReplaceOnAFullFileSystem: what lies beside the head is replaced from the spare blocks too, and they are taken again
+// as soon as there are any.
+func TestReplaceOnAFullFileSystem(t *testing.T) {
+	fault := vfs.NewFault(vfs.NewCrash())
+	o := testOptions(fault)
+	l := startLog(t, o, 1)
+	spare := true
+	fault.Before(func(op vfs.Op, name string) error {
+		switch {
+		case op == vfs.OpRemove && name == l.sparePath():
+			spare = false
+		case spare && op == vfs.OpCreate, op == vfs.OpAllocate:
+			return fmt.Errorf("%v %s: %w", op, name, vfs.ErrNoSpace)
+		}
+		return nil
+	})
+	if err := l.Replace("manifest", []byte("new")); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := vfs.ReadFile(o.FS, filepath.Join(testDir, "manifest")); string(got) != "new" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	allocated := int64(0)
+	fault.Before(func(op vfs.Op, name string) error {
+		if op == vfs.OpAllocate {
+			allocated++
+		}
+		return nil
+	})
+	if err := l.Replace("manifest", []byte("newer")); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Replace("manifest", []byte("newest")); err != nil {
+		t.Fatal(err)
+	}
+	if allocated != 1 {
+		t.Errorf("the spare blocks were taken %d times, want once", allocated)
+	}
+	fault.Before(nil)
+	l.close()
+}
+
 // TestGrowingSegments: a log that fills many segments makes larger ones.
 func TestGrowingSegments(t *testing.T) {
 	o := testOptions(vfs.NewCrash())
@@ -441,7 +484,7 @@ func TestOrderOnDisk(t *testing.T) {
 			t.Errorf("%s:\n%s\nwant\n%s", what, got, want)
 		}
 	}
-	pin("start", "create spare\nallocate spare 0+16384\ncreate head.new\nwrite head.new 0+162\nsync head.new\nrename head.new head\nsyncdir logs/disk")
+	pin("start", "create spare\nallocate spare 0+131072\ncreate head.new\nwrite head.new 0+162\nsync head.new\nrename head.new head\nsyncdir logs/disk")
 	l.write(1, 1, false)
 	pin("first write", "create 00000000.seg\nallocate 00000000.seg 0+65536\nwrite 00000000.seg 0+65536\nwrite 00000000.seg 0+512\nsync 00000000.seg\nsyncdir logs/disk\n"+
 		"write 00000000.seg 8192+4096\nwrite 00000000.seg 4096+64")

@@ -85,8 +85,10 @@ type Log struct {
 	reclaimable atomic.Int64
 
 	settleMu sync.Mutex // held while a Settle reads the records it is about
-	headMu   sync.Mutex // held while the head is rewritten
+	headMu   sync.Mutex // held while the head, or what lies beside it, is rewritten
 	headBase uint64     // base.Seq of the head on disk, guarded by headMu
+	// spareGone: the spare blocks were given up, or could not be had; guarded by headMu.
+	spareGone bool
 
 	wg sync.WaitGroup // the background goroutines
 
