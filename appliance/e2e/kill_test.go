@@ -18,7 +18,7 @@ func TestKillMinusNine(t *testing.T) {
 	for name, sync := range map[string]bool{"plain": false, "fsync": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			store := fileStore(t)
+			store := folder(t)
 			m := newMachine(t, store, `upload_age = "200ms"`)
 			s := newStamps(2048)
 			for n := range rounds(t, 10) {
@@ -57,7 +57,7 @@ func killRound(t *testing.T, m *machine, s *stamps, sync bool) {
 // after the fifth time within a minute it gives up, and users get an error rather than wait.
 func TestDaemonIsStartedAgain(t *testing.T) {
 	t.Parallel()
-	m := newMachine(t, fileStore(t), `upload_age = "1h"`)
+	m := newMachine(t, folder(t), `upload_age = "1h"`)
 	path := m.attach("d", "--size", "64M")
 	s := newStamps(1024)
 	const restarts = 5

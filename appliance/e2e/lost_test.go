@@ -14,7 +14,7 @@ import (
 func TestLostMachine(t *testing.T) {
 	t.Parallel()
 	for range rounds(t, 5) {
-		store := fileStore(t)
+		store := folder(t)
 		m := newMachine(t, store, `upload_age = "50ms"`)
 		path := m.attach("d", "--size", "64M")
 		h := &history{sectors: 1024}
@@ -37,7 +37,7 @@ func TestLostMachine(t *testing.T) {
 }
 
 // checkLost opens the disk on other machines: to read, which asks nobody, and to write, which must be said twice.
-func checkLost(t *testing.T, h *history, store string, shown api.Disk) {
+func checkLost(t *testing.T, h *history, store home, shown api.Disk) {
 	t.Helper()
 	reader, writer := newMachine(t, store), newMachine(t, store)
 	path := reader.attach("d", "--read-only")

@@ -19,6 +19,7 @@ import (
 	"glidefs-appliance/appliance/api"
 	"glidefs-appliance/appliance/mounts"
 	"glidefs-appliance/appliance/statedir"
+	"glidefs-appliance/backend/store/storetest"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,8 +34,22 @@ type machine struct {
 	wrap []string
 }
 
-// fileStore is an empty store in a folder.
-func fileStore(t *testing.T) string { return "file://" + scratch(t) }
+// home is an object store, empty at first.
+type home struct {
+	url string
+	dir string   // its objects are files below it
+	env []string // credentials
+}
+
+func folder(t *testing.T) home {
+	t.Helper()
+	dir := scratch(t)
+	return home{url: "file://" + dir, dir: dir}
+}
+
+func bucket(s *storetest.S3Server) home {
+	return home{url: s.URL, dir: s.Dir, env: []string{"AWS_ACCESS_KEY_ID=" + s.AccessKey, "AWS_SECRET_ACCESS_KEY=" + s.SecretKey}}
+}
 
 // scratch makes a folder with a short name, for sockets, and removes it in the end when nothing is mounted there.
 func scratch(t *testing.T) string {
@@ -51,19 +66,21 @@ func scratch(t *testing.T) string {
 }
 
 // newMachine has settings, lines of its configuration file, beside the store.
-func newMachine(t *testing.T, store string, settings ...string) *machine {
+func newMachine(t *testing.T, store home, settings ...string) *machine {
 	t.Helper()
 	return machineAt(t, scratch(t), store, settings...)
 }
 
 // machineAt is a machine that has everything below dir, which may be a file system of its own.
-func machineAt(t *testing.T, dir, store string, settings ...string) *machine {
+func machineAt(t *testing.T, dir string, store home, settings ...string) *machine {
 	t.Helper()
 	m := &machine{t: t, dir: dir, state: statedir.Dir(filepath.Join(dir, "state"))}
 	file := filepath.Join(dir, "config.toml")
-	lines := append([]string{fmt.Sprintf("store = %q", store)}, settings...)
+	lines := append([]string{fmt.Sprintf("store = %q", store.url)}, settings...)
 	must(t, os.WriteFile(file, []byte(strings.Join(lines, "\n")), 0o644))
-	m.env = append(os.Environ(), "GLIDEFS_STORE=", "GLIDEFS_CONFIG="+file, "GLIDEFS_STATE_DIR="+string(m.state), "HOME="+dir)
+	m.env = slices.Concat(os.Environ(), store.env, []string{
+		"GLIDEFS_STORE=", "GLIDEFS_CONFIG=" + file, "GLIDEFS_STATE_DIR=" + string(m.state), "HOME=" + dir,
+	})
 	t.Cleanup(m.cleanUp)
 	return m
 }
@@ -259,9 +276,9 @@ func (m *machine) forget() {
 func (m *machine) cleanUp() {
 	m.end()
 	eventually(m.t, "the daemon is dead", m.gone)
+	log, _ := os.ReadFile(m.state.Log())
 	_, _ = mounts.CleanDead(m.state.Fuse())
 	unmountBelow(m.dir)
-	log, _ := os.ReadFile(m.state.Log())
 	if m.t.Failed() {
 		m.t.Logf("log of %s:\n%s", m.dir, log)
 	}

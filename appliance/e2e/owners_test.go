@@ -22,12 +22,12 @@ const (
 func TestTwoWriters(t *testing.T) {
 	t.Run("file", func(t *testing.T) {
 		t.Parallel()
-		testTwoWriters(t, fileStore(t))
+		testTwoWriters(t, folder(t))
 	})
-	t.Run("versitygw", func(t *testing.T) { testTwoWriters(t, storetest.Versitygw(t)) })
+	t.Run("versitygw", func(t *testing.T) { testTwoWriters(t, bucket(storetest.StartVersitygw(t))) })
 }
 
-func testTwoWriters(t *testing.T, store string) {
+func testTwoWriters(t *testing.T, store home) {
 	const sectors = 512
 	first, second := newMachine(t, store, `upload_age = "1h"`), newMachine(t, store)
 	path := first.attach("d", "--size", "64M")

@@ -13,19 +13,19 @@ import (
 // TestStatusAlwaysAnswers: the daemon is stopped by a signal, or dead, and status answers within a second.
 func TestStatusAlwaysAnswers(t *testing.T) {
 	t.Parallel()
-	m := newMachine(t, fileStore(t), `upload_age = "1h"`)
+	m := newMachine(t, folder(t), `upload_age = "1h"`)
 	s := newStamps(256)
 	s.fill(t, m.attach("d", "--size", "64M"))
-	running := promptStatus(t, m, client.Running)
+	running := promptStatus(t, m, "d", client.Running)
 
 	pid := m.daemon()
 	must(t, unix.Kill(pid, unix.SIGSTOP))
-	stuck := promptStatus(t, m, client.Stuck)
+	stuck := promptStatus(t, m, "d", client.Stuck)
 	must(t, unix.Kill(pid, unix.SIGCONT))
-	promptStatus(t, m, client.Running)
+	promptStatus(t, m, "d", client.Running)
 
 	m.crash()
-	stopped := promptStatus(t, m, client.Stopped)
+	stopped := promptStatus(t, m, "d", client.Stopped)
 	for _, d := range []api.Disk{stuck, stopped} {
 		if d.SizeBytes != running.SizeBytes || d.Device != running.Device || d.Epoch != running.Epoch || d.AsOf.IsZero() {
 			t.Errorf("status shows %+v; while the daemon ran it was %+v", d, running)
@@ -35,11 +35,11 @@ func TestStatusAlwaysAnswers(t *testing.T) {
 
 // promptStatus is the status of the disk. The second is for the command, not for what else this machine is doing: the
 // fastest of several counts.
-func promptStatus(t *testing.T, m *machine, daemon string) api.Disk {
+func promptStatus(t *testing.T, m *machine, name, daemon string) api.Disk {
 	t.Helper()
 	fastest := time.Hour
 	for range 5 {
-		r := m.run("--json", "status", "d")
+		r := m.run("--json", "status", name)
 		m.want(r, []string{"status"}, 0)
 		if fastest = min(fastest, r.took); fastest < time.Second {
 			break
@@ -48,7 +48,7 @@ func promptStatus(t *testing.T, m *machine, daemon string) api.Disk {
 	if fastest >= time.Second {
 		t.Errorf("with the daemon %s, status takes %s", daemon, fastest)
 	}
-	d := m.status("d")
+	d := m.status(name)
 	if d.Daemon != daemon {
 		t.Errorf("daemon %s, want %s", d.Daemon, daemon)
 	}
