@@ -55,16 +55,55 @@ type Writer struct {
 	Boot [20]byte
 }
 
-// Open maps the page at path, making it when it isn't there. The sequence goes on from the last writer's.
+// Open maps the page at path, making it when it isn't there. Sequence and content go on from the last writer's.
 func Open(path string) (*Page, error) {
 	p := &Page{path: path, me: self()}
-	if c, err := Read(path); err == nil {
-		p.seq = c.seq
+	last, _ := Read(path) // none is as good as an empty one
+	p.seq = last.seq
+	err := p.reuse()
+	if err != nil {
+		err = p.replace(max(firstSlot, slotFor(last.Bytes)), nil)
 	}
-	if err := p.replace(firstSlot, nil); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("status page %s: %w", path, err)
 	}
+	p.fill(last.Bytes)
 	return p, nil
+}
+
+// reuse maps the last daemon's file, so that one can start on a file system that is full.
+func (p *Page) reuse() error {
+	f, err := os.OpenFile(p.path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	size := int(info.Size())
+	if size < 2*firstSlot || size%(2*pageAlign) != 0 {
+		return fmt.Errorf("%d bytes are no page", size)
+	}
+	// The blocks are there unless somebody punched a hole.
+	return p.mapFile(f, size)
+}
+
+// mapFile allocates and maps a file, in place of the one that was mapped.
+func (p *Page) mapFile(f *os.File, size int) error {
+	if err := unix.Fallocate(int(f.Fd()), 0, 0, int64(size)); err != nil {
+		return fmt.Errorf("allocate: %w", err)
+	}
+	mem, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return fmt.Errorf("map: %w", err)
+	}
+	if p.mem != nil {
+		unix.Munmap(p.mem)
+	}
+	p.mem = mem
+	return nil
 }
 
 // replace puts a new file of two slots of the given size, one of them holding content, in place of the old one.
@@ -75,17 +114,9 @@ func (p *Page) replace(slot int, content []byte) error {
 		return err
 	}
 	defer f.Close()
-	if err := unix.Fallocate(int(f.Fd()), 0, 0, int64(2*slot)); err != nil {
-		return fmt.Errorf("allocate: %w", err)
+	if err := p.mapFile(f, 2*slot); err != nil {
+		return err
 	}
-	mem, err := unix.Mmap(int(f.Fd()), 0, 2*slot, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		return fmt.Errorf("map: %w", err)
-	}
-	if p.mem != nil {
-		unix.Munmap(p.mem)
-	}
-	p.mem = mem
 	p.fill(content)
 	return os.Rename(next, p.path)
 }
@@ -95,15 +126,19 @@ func (p *Page) Write(content []byte) error {
 	if len(content) > maxContent {
 		return fmt.Errorf("status page: %d bytes are too many", len(content))
 	}
-	if need := headLen + len(content); need > len(p.mem)/2 {
-		slot := (2*need + pageAlign - 1) &^ (pageAlign - 1)
-		if err := p.replace(slot, content); err != nil {
+	if headLen+len(content) > len(p.mem)/2 {
+		if err := p.replace(slotFor(content), content); err != nil {
 			return fmt.Errorf("status page %s: %w", p.path, err)
 		}
 		return nil
 	}
 	p.fill(content)
 	return nil
+}
+
+// slotFor is the size of a slot with room for content to double, bytes.
+func slotFor(content []byte) int {
+	return (2*(headLen+len(content)) + pageAlign - 1) &^ (pageAlign - 1)
 }
 
 func (p *Page) fill(content []byte) {

@@ -129,6 +129,57 @@ func TestSequenceGoesOn(t *testing.T) {
 	}
 }
 
+// The next daemon's page is in the same file when that will do: a full file system gives no other.
+func TestReuse(t *testing.T) {
+	p, path := open(t)
+	before, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Write([]byte("last")); err != nil {
+		t.Fatal(err)
+	}
+	q, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	if c, err := Read(path); err != nil || string(c.Bytes) != "last" {
+		t.Errorf("until the first write: %q, %v", c.Bytes, err)
+	}
+	if err := q.Write([]byte("next")); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := Read(path); err != nil || string(c.Bytes) != "next" {
+		t.Errorf("read %q, %v", c.Bytes, err)
+	}
+	after, err := os.Stat(path)
+	if err != nil || !os.SameFile(before, after) {
+		t.Errorf("another file: %v", err)
+	}
+}
+
+// A file that is no page gives way to one.
+func TestRubbish(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "page")
+	for _, b := range [][]byte{[]byte("rubbish"), bytes.Repeat([]byte{7}, 2*firstSlot), nil} {
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		p, err := Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Write([]byte("fine")); err != nil {
+			t.Fatal(err)
+		}
+		if c, err := Read(path); err != nil || string(c.Bytes) != "fine" {
+			t.Errorf("over %d bytes: %q, %v", len(b), c.Bytes, err)
+		}
+		p.Close()
+	}
+}
+
 func TestAlive(t *testing.T) {
 	cmd := exec.Command("sleep", "60")
 	if err := cmd.Start(); err != nil {
