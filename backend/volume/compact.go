@@ -75,7 +75,8 @@ func (v *Volume) compact(ctx context.Context) error {
 func (v *Volume) nextStep() func(context.Context) error {
 	vw := v.currentView()
 	skip := leadingInlines(vw.tail)
-	if lo, hi := smallNeighbours(vw.tail[skip:]); lo < hi {
+	raw := uint64(v.host.Tuning.BatchBytes / smallShare / v.sector)
+	if lo, hi := smallNeighbours(vw.tail[skip:], raw); lo < hi {
 		return func(ctx context.Context) error { return v.mergeSmall(ctx, vw, skip+lo, skip+hi) }
 	}
 	if len(vw.tail)-skip > v.host.Tuning.TailPacks || v.host.wasteful(vw, skip) {
@@ -108,12 +109,17 @@ func (h *Host) wasteful(vw *view, skip int) bool {
 // wasteFloor: below this many bytes a disk's garbage isn't worth a merge.
 const wasteFloor = 8 << 20
 
-// smallNeighbours returns the oldest run of at least smallRun neighbours that are small, for the smallest such size.
-func smallNeighbours(tail []source) (lo, hi int) {
+// smallShare: a small pack holds at most this part of a full one's raw data. Merges cut their packs by that, so eight that
+// are small only because they compress well would become eight again, for ever.
+const smallShare = 4
+
+// smallNeighbours returns the oldest run of at least smallRun neighbours that are small, for the smallest such size; raw is
+// the most sectors they may hold.
+func smallNeighbours(tail []source, raw uint64) (lo, hi int) {
 	for _, most := range smallSteps {
 		for hi = len(tail); hi > 0; hi = lo {
 			lo = hi
-			for lo > 0 && tail[lo-1].ref.Size <= most {
+			for lo > 0 && tail[lo-1].ref.Size <= most && tail[lo-1].ref.Sectors <= raw {
 				lo--
 			}
 			if hi-lo >= smallRun {
