@@ -54,8 +54,10 @@ var errClosed error = ErrClosed
 
 // disown gives up the ownership.
 func (v *Volume) disown(ctx context.Context) error {
-	v.manifest.Lock()
-	defer v.manifest.Unlock()
+	if err := v.takeManifest(ctx); err != nil {
+		return &PendingError{Name: v.name, Cause: err}
+	}
+	defer v.releaseManifest()
 	ctx = store.With(ctx, store.Manifest)
 	if v.manifest.cell == nil {
 		if err := v.connect(ctx); err != nil {

@@ -19,6 +19,6 @@
 //	Volume.edge      read-modify-write of edge sectors (FUSE writes at odd bytes)
 //	  Volume.mu      map of the log, view, upload watermarks; never held across I/O
 //	    wlog         its own
-//	Volume.manifest  one manifest PUT at a time; held across requests, so never taken with mu held
+//	Volume.manifest  a turn, one update at a time; held across requests, so waited for with a context and never with mu held
 //	  Volume.mu
 package volume

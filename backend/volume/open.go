@@ -26,10 +26,7 @@ func Open(ctx context.Context, h *Host, name string, o OpenOptions) (*Volume, er
 	if err := manifest.ValidName(name); err != nil {
 		return nil, err
 	}
-	h.shared()
-	v := &Volume{host: h, name: name, dir: filepath.Join(h.Logs, name), wake: make(chan struct{}, 1)}
-	v.mu.changed = make(chan struct{})
-	v.ctx, v.cancel = context.WithCancel(context.Background())
+	v := newVolume(h, name)
 	if err := v.open(store.With(ctx, store.Manifest), o); err != nil {
 		v.cancel()
 		if v.log != nil {
@@ -352,7 +349,7 @@ func (v *Volume) openOffline(cause error) error {
 }
 
 // connect ends an attach without the store: the store's manifest must be one that an incarnation of this log wrote.
-// Holding v.manifest.
+// In the manifest's turn.
 func (v *Volume) connect(ctx context.Context) error {
 	cell, err := manifest.Read(ctx, v.host.Store, v.name)
 	if err != nil {

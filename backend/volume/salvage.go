@@ -16,10 +16,7 @@ import (
 // stranded opens the local log of a disk together with the last manifest this host published, whatever the store says
 // now. Nothing is written.
 func stranded(h *Host, name string) (*Volume, *manifest.Manifest, error) {
-	h.shared()
-	v := &Volume{host: h, name: name, dir: filepath.Join(h.Logs, name), wake: make(chan struct{}, 1)}
-	v.mu.changed = make(chan struct{})
-	v.ctx, v.cancel = context.WithCancel(context.Background())
+	v := newVolume(h, name)
 	if !wlog.Exists(h.FS, v.dir) {
 		return nil, nil, fmt.Errorf("%w: no write log of %q in %s", ErrNotFound, name, h.Logs)
 	}
@@ -112,7 +109,7 @@ func Abandon(ctx context.Context, h *Host, name string, dry bool) (writes uint64
 		return 0, fmt.Errorf("abandon %s: %w", name, err)
 	}
 	ours := err == nil && cell.Current().Owner.State == h.Owner.State && !cell.Current().Closed
-	v := &Volume{host: h, name: name, dir: filepath.Join(h.Logs, name), wake: make(chan struct{}, 1)}
+	v := newVolume(h, name)
 	if !wlog.Exists(h.FS, v.dir) {
 		if !ours {
 			return 0, fmt.Errorf("abandon %s: %w: no write log in %s, and the disk is not this host's", name, ErrNotFound, h.Logs)

@@ -83,6 +83,9 @@ func (v *Volume) upload() {
 	if perr := <-done; perr != nil {
 		err = perr
 	}
+	if errors.Is(err, errStale) {
+		v.settle(barrierOf(v.currentView().man)) // only now: a batch that was being built reads what this gives up
+	}
 	v.uploadEnded(err)
 }
 
@@ -250,7 +253,7 @@ func (v *Volume) publishBatch(ctx context.Context, b *batch) error {
 		}
 	})
 	if err == nil && stale {
-		err = v.catchUp(b)
+		err = fmt.Errorf("upload %s: not from record %d: %w", v.name, b.after, errStale)
 	}
 	if err != nil {
 		return err
@@ -264,16 +267,9 @@ func (v *Volume) publishBatch(ctx context.Context, b *batch) error {
 	return nil
 }
 
-// errStale ends the uploader's run when what it has cut is behind the store; the next run cuts anew.
+// errStale ends the uploader's run: an earlier manifest PUT, whose answer was lost, has brought more to the store than was
+// known, and what is cut from before that must not go over it. The next run cuts anew.
 var errStale = errors.New("cut from before what the store holds")
-
-// catchUp settles what an earlier manifest PUT, whose answer was lost, had brought to the store; the batch, cut from
-// before that, must not go over it.
-func (v *Volume) catchUp(b *batch) error {
-	barrier := barrierOf(v.currentView().man)
-	v.settle(barrier)
-	return fmt.Errorf("upload %s: the store is exact up to record %d, not %d: %w", v.name, barrier.Seq, b.after, errStale)
-}
 
 // putPack uploads a pack. w keeps when the first object of an update was written.
 func (h *Host) putPack(ctx context.Context, p *pack.Pack, w *manifest.Window) error {
@@ -290,8 +286,10 @@ func (h *Host) putPack(ctx context.Context, p *pack.Pack, w *manifest.Window) er
 
 // replace moves the manifest forward and publishes the view of it. Only then may the log forget anything.
 func (v *Volume) replace(ctx context.Context, w manifest.Window, build func(next *manifest.Manifest)) error {
-	v.manifest.Lock()
-	defer v.manifest.Unlock()
+	if err := v.takeManifest(ctx); err != nil {
+		return err
+	}
+	defer v.releaseManifest()
 	if v.manifest.cell == nil {
 		if err := v.connect(ctx); err != nil {
 			return err

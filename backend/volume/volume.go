@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,7 +43,7 @@ type Volume struct {
 		closed  bool  // nothing is spawned any more
 	}
 	manifest struct {
-		sync.Mutex
+		turn chan struct{}  // holds a value while somebody has the cell
 		cell *manifest.Cell // nil while attached without the store
 	}
 
@@ -66,6 +67,15 @@ var (
 	_ frontends.Disk   = (*Volume)(nil)
 	_ frontends.Mapper = (*Volume)(nil)
 )
+
+func newVolume(h *Host, name string) *Volume {
+	h.shared()
+	v := &Volume{host: h, name: name, dir: filepath.Join(h.Logs, name), wake: make(chan struct{}, 1)}
+	v.mu.changed = make(chan struct{})
+	v.manifest.turn = make(chan struct{}, 1)
+	v.ctx, v.cancel = context.WithCancel(context.Background())
+	return v
+}
 
 // Name of the disk.
 func (v *Volume) Name() string { return v.name }
@@ -104,6 +114,18 @@ func (v *Volume) die(err error) {
 		v.mu.Unlock()
 	}
 }
+
+// takeManifest waits for the turn to update the manifest: updates take requests, so waiting ends with ctx.
+func (v *Volume) takeManifest(ctx context.Context) error {
+	select {
+	case v.manifest.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("manifest of %s: %w", v.name, ctx.Err())
+	}
+}
+
+func (v *Volume) releaseManifest() { <-v.manifest.turn }
 
 // spawn runs fn in the background unless the volume is closing.
 func (v *Volume) spawn(fn func()) bool {
