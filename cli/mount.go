@@ -148,23 +148,30 @@ func (j *mountJob) run(ctx context.Context) (mounted, error) {
 	}
 	m, err := j.onLoop(ctx, a, dir)
 	if err != nil && !a.Already {
-		err = errors.Join(err, giveUp(d, j.name))
+		err = errors.Join(err, j.giveUp(d))
 	}
 	return m, err
 }
 
 // giveUp undoes an attach after something later failed.
-func giveUp(d *client.Client, name string) error {
+func (j *mountJob) giveUp(d *client.Client) error {
 	const enough = 20 * time.Second
 	ctx, cancel := context.WithTimeout(context.Background(), enough)
 	defer cancel()
-	_, err := d.Detach(ctx, name, api.Detach{})
+	r, err := d.Detach(ctx, j.name, api.Detach{})
+	d.Close()
+	if r.Ending {
+		j.e.waitGone(ctx)
+	}
 	return err
 }
 
 // onLoop puts a loop device over the disk's file and mounts what is on it, after making a file system on a blank disk.
 // The loop device goes with its last user, so that nothing is left when something fails.
 func (j *mountJob) onLoop(ctx context.Context, a api.Attached, dir string) (mounted, error) {
+	if _, err := os.Stat(a.Path); errors.Is(err, os.ErrNotExist) {
+		return mounted{}, fmt.Errorf("the daemon of %s has attached disk %q, but %s is not to be seen here: the daemon runs in another mount namespace (a container, or a service with PrivateTmp); run mount there, or use another --state-dir", j.e.dir(), j.name, a.Path)
+	}
 	if err := j.unused(a); err != nil {
 		return mounted{}, err
 	}
