@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -108,6 +109,9 @@ func (osFS) Usage(dir string) (total, free int64, err error) {
 type osFile struct {
 	f    *os.File
 	conn syscall.RawConn
+
+	openDirect sync.Once
+	direct     *os.File // nil unless DirectFd was called and could be answered
 }
 
 func openFile(name string, flag int) (File, error) {
@@ -120,7 +124,7 @@ func openFile(name string, flag int) (File, error) {
 		f.Close()
 		return nil, err
 	}
-	return &osFile{f, conn}, nil
+	return &osFile{f: f, conn: conn}, nil
 }
 
 func (o *osFile) ReadAt(p []byte, off int64) (int, error) { return o.f.ReadAt(p, off) }
@@ -130,7 +134,14 @@ func (o *osFile) WriteAt(p []byte, off int64) (int, error) {
 	return n, noSpace(err)
 }
 
-func (o *osFile) Close() error { return noSpace(o.f.Close()) }
+func (o *osFile) Close() error {
+	o.openDirect.Do(func() {})
+	err := noSpace(o.f.Close())
+	if o.direct != nil {
+		err = errors.Join(err, o.direct.Close())
+	}
+	return err
+}
 
 func (o *osFile) Sync() error { return o.call("fdatasync", unix.Fdatasync) }
 
@@ -159,6 +170,22 @@ func (o *osFile) WriteBack(off, n int64) {
 }
 
 func (o *osFile) Fd() int { return int(o.f.Fd()) }
+
+// DirectFd is a second descriptor of the file, past the page cache: for I/O in whole blocks, from memory aligned to
+// them. Where the file system has no such thing it is Fd. It is opened at the first call.
+func (o *osFile) DirectFd() int {
+	o.openDirect.Do(func() {
+		// Through /proc it is this file whatever became of its name.
+		f, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", o.Fd()), os.O_RDWR|unix.O_DIRECT, 0)
+		if err == nil {
+			o.direct = f
+		}
+	})
+	if o.direct == nil {
+		return o.Fd()
+	}
+	return int(o.direct.Fd())
+}
 
 // call runs a system call on the descriptor, which Close cannot take away meanwhile.
 func (o *osFile) call(op string, fn func(fd int) error) error {

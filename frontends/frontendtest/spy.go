@@ -2,6 +2,7 @@ package frontendtest
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 
 	"glidefs-appliance/frontends"
@@ -11,6 +12,7 @@ import (
 type Spy struct {
 	frontends.Disk
 	Reads, Writes, FUA, Flushes, Discards, Zeroes, Maps atomic.Int64
+	Placed                                              atomic.Int64 // writes that the frontend moved itself
 	Written, Discarded                                  atomic.Int64 // bytes
 
 	// hook runs before every operation that reaches the disk; its error is the operation's.
@@ -86,3 +88,37 @@ func (s *Spy) MapRead(off, n int64, plan *frontends.Plan) bool {
 	s.Maps.Add(1)
 	return true
 }
+
+// TryReserve is the disk's, while no hook is set and if the disk can (otherwise the write comes through WriteAt).
+func (s *Spy) TryReserve(off, n int64, place *frontends.Placement) bool {
+	p := s.placer()
+	return p != nil && p.TryReserve(off, n, place)
+}
+
+var errNoPlacer = errors.New("not placed here")
+
+// Reserve is like TryReserve.
+func (s *Spy) Reserve(ctx context.Context, off, n int64, place *frontends.Placement) error {
+	if p := s.placer(); p != nil {
+		return p.Reserve(ctx, off, n, place)
+	}
+	return errNoPlacer
+}
+
+func (s *Spy) placer() frontends.Placer {
+	if p, ok := s.Disk.(frontends.Placer); ok && s.hook.Load() == nil {
+		return p
+	}
+	return nil
+}
+
+// Commit passes a reservation on that the disk made.
+func (s *Spy) Commit(writes []frontends.Write) error {
+	s.Placed.Add(int64(len(writes)))
+	return s.Disk.(frontends.Placer).Commit(writes)
+}
+
+// Abandon too.
+func (s *Spy) Abandon(place *frontends.Placement) { s.Disk.(frontends.Placer).Abandon(place) }
+
+var _ frontends.Placer = (*Spy)(nil)

@@ -1,0 +1,85 @@
+package ublk
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"glidefs-appliance/backend/cache"
+	"glidefs-appliance/backend/manifest"
+	"glidefs-appliance/backend/store/mem"
+	"glidefs-appliance/backend/vfs"
+	"glidefs-appliance/backend/volume"
+	"glidefs-appliance/backend/wlog"
+	"glidefs-appliance/frontends"
+	"glidefs-appliance/frontends/frontendtest"
+)
+
+// stateDir is a folder on a real disk: in the lab the root is an overlay in memory.
+func stateDir(t *testing.T) string {
+	t.Helper()
+	dir := os.Getenv("LAB_STATE")
+	if dir == "" {
+		return t.TempDir()
+	}
+	dir, err := os.MkdirTemp(dir, "ublk-*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// engine is what a daemon has of it.
+func engine(t *testing.T, dir string, tuning volume.Tuning) *volume.Host {
+	t.Helper()
+	fs, st := vfs.OS(), mem.New()
+	for _, d := range []string{"logs", "cache"} {
+		if err := fs.MkdirAll(filepath.Join(dir, d)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := cache.Open(cache.Options{FS: fs, Dir: filepath.Join(dir, "cache"), Size: 256 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return &volume.Host{
+		FS: fs, Logs: filepath.Join(dir, "logs"), BootID: "boot", Store: st, Cache: c,
+		Owner: manifest.Owner{State: [16]byte{1}, Host: "test"}, Pages: manifest.NewPages(st, 256),
+		Budget: wlog.NewBudget(512 << 20), Tuning: tuning, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	}
+}
+
+func openVolume(t *testing.T, h *volume.Host, name string, size int64, sector int) *volume.Volume {
+	t.Helper()
+	v, err := volume.Open(context.Background(), h, name, volume.OpenOptions{Create: size, Sector: sector})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { v.Kill(volume.ErrClosed) })
+	return v
+}
+
+// TestVolumeConformance is the suite over the real engine: its writes are placed, its reads mapped.
+func TestVolumeConformance(t *testing.T) {
+	for mode, zeroCopy := range modes(t) {
+		t.Run(mode, func(t *testing.T) {
+			s := openServer(t, zeroCopy)
+			disk := func(t *testing.T, size int64, sector int) frontends.Disk {
+				return openVolume(t, engine(t, stateDir(t), volume.Tuning{}), "disk", size, sector)
+			}
+			frontendtest.Run(t, func(t *testing.T, d frontends.Disk) string {
+				return serve(t, s, t.Name(), d).Path()
+			}, disk)
+			st := s.Stats()
+			t.Logf("%+v", st)
+			if st.Inline == 0 || zeroCopy && st.ZeroCopied == 0 || !zeroCopy && st.ZeroCopied > 0 {
+				t.Error("requests did not go the way they should")
+			}
+		})
+	}
+}
