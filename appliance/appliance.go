@@ -39,7 +39,8 @@ type daemon struct {
 	http    *http.Server
 	socket  net.Listener
 	restore func()
-	stopGC  func()
+	// stopBackground ends what the disks' manager runs in the background.
+	stopBackground func()
 	// refresh asks for a status page now; the channel is closed when it is written.
 	refresh chan chan struct{}
 }
@@ -74,7 +75,10 @@ func (d *daemon) openEngine() (err error) {
 }
 
 func (d *daemon) openDisks() (err error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	d.stopBackground = cancel
 	d.disks = exports.New(exports.Options{
+		Life:        ctx,
 		Host:        d.engine.host,
 		State:       d.state,
 		Log:         d.log,
@@ -83,9 +87,7 @@ func (d *daemon) openDisks() (err error) {
 		SyncTimeout: d.o.Settings.File.SyncTimeoutOr(defaultSyncLimit),
 		Events:      d.events(),
 	})
-	ctx, cancel := context.WithCancel(context.Background())
-	d.stopGC = cancel
-	d.engine.host.Merged = func() { d.disks.CollectSoon(ctx) }
+	d.engine.host.Merged = d.disks.CollectSoon
 	d.life = newLife(!d.o.Background && !d.o.UntilIdle, d.disks.Attached)
 	d.restore, err = d.disks.Restore(context.Background())
 	return err
@@ -217,8 +219,8 @@ func (d *daemon) events() exports.Events {
 
 // close is the shutdown order of the package comment; it also undoes a start that failed half way.
 func (d *daemon) close() {
-	if d.stopGC != nil {
-		d.stopGC()
+	if d.stopBackground != nil {
+		d.stopBackground()
 	}
 	if d.socket != nil {
 		notify.Stopping()

@@ -56,6 +56,7 @@ func (m *Manager) Remove(ctx context.Context, name string) error {
 	if err := gc.Trash(ctx, m.o.Host.Store, name); err != nil {
 		return m.explain(name, err)
 	}
+	m.CollectSoon()
 	return nil
 }
 

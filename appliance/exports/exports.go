@@ -54,6 +54,8 @@ type Options struct {
 	// SyncTimeout ends a Sync whose store has been away for so long.
 	SyncTimeout time.Duration
 	Events      Events
+	// Life ends with the daemon, and with it what runs in the background.
+	Life context.Context
 }
 
 // Manager holds the disks of a daemon. Its methods are safe for concurrent use; errors are *api.Error where a client

@@ -1,7 +1,6 @@
 package exports
 
 import (
-	"context"
 	"sync/atomic"
 	"time"
 
@@ -20,15 +19,15 @@ type garbage struct {
 	last    atomic.Int64 // unix seconds of the last run's start
 }
 
-// CollectSoon is told that objects have become garbage. It does not block. The run ends with ctx.
-func (m *Manager) CollectSoon(ctx context.Context) {
+// CollectSoon is told that objects have become garbage. It does not block.
+func (m *Manager) CollectSoon() {
 	if time.Since(time.Unix(m.garbage.last.Load(), 0)) < collectEvery || !m.garbage.running.CompareAndSwap(false, true) {
 		return
 	}
 	m.garbage.last.Store(time.Now().Unix())
 	go func() {
 		defer m.garbage.running.Store(false)
-		got, err := m.GC(store.With(ctx, store.GC), api.GC{})
+		got, err := m.GC(store.With(m.o.Life, store.GC), api.GC{})
 		if err != nil {
 			m.o.Log.Warn("garbage collection stopped", "err", err)
 			return

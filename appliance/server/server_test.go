@@ -38,6 +38,7 @@ func serve(t testing.TB, ending *bool) *httptest.Server {
 	t.Cleanup(func() { clean.Close() })
 	st := mem.New()
 	m := exports.New(exports.Options{
+		Life: t.Context(),
 		Host: &volume.Host{
 			FS: vfs.OS(), Logs: state.Logs(), Owner: manifest.Owner{State: state.ID, Host: "here"}, Store: st, Cache: clean,
 			Pages: manifest.NewPages(st, 4), Budget: wlog.NewBudget(64 << 20), Log: slog.New(slog.DiscardHandler),
