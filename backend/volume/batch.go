@@ -24,7 +24,6 @@ type batch struct {
 	bld     *pack.Builder
 	pack    *pack.Pack // its body is bld's memory; nil when every record was a zero that hid nothing: only the barrier moves
 	inlines int        // entries at the tail's head that are merged into pack
-	built   time.Time
 }
 
 // batchRecords bounds the records of a batch of small ones; a discard has no bytes to count.
