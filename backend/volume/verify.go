@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sort"
 	"sync"
@@ -31,8 +32,8 @@ type Report struct {
 const verifyParallel = 3
 
 // Verify reads every object that the disk's manifest names and checks every byte of it. progress is told bytes read and
-// bytes in all. The error is about not being able to look; damage is in the report. A damaged map page hides which packs
-// are below it, so it is an error.
+// bytes in all. The error is about not being able to look; damage is in the report. A map page that is damaged or
+// missing hides which packs are below it, so it stands for the whole disk.
 func Verify(ctx context.Context, h *Host, name string, progress func(done, total int64)) (Report, error) {
 	h.shared()
 	ctx = store.With(ctx, store.Admin)
@@ -75,7 +76,9 @@ func (c *checker) each(ctx context.Context, fn func(pack.Ref, []byte)) error {
 			fn(r, nil)
 			return ctx.Err()
 		})
-		if err != nil {
+		if isGone(err) || errors.Is(err, pack.ErrDamaged) {
+			c.add(Damage{Len: c.man.Size, Object: fmt.Sprintf("map page %x or one below it", l.Page), Err: err})
+		} else if err != nil {
 			return fmt.Errorf("map page: %w", err)
 		}
 	}

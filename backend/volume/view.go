@@ -151,7 +151,9 @@ func (r *resolver) searchLevel(ctx context.Context, root manifest.Root) error {
 	for _, g := range gaps {
 		for g.first < g.end {
 			ref, ok, err := r.host.Pages.Find(ctx, root, g.first)
-			if err != nil {
+			if errors.Is(err, pack.ErrDamaged) {
+				return r.host.damage("map page", err)
+			} else if err != nil {
 				return fmt.Errorf("map page: %w", err)
 			}
 			hi := min(g.end, ref.First)
