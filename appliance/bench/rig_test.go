@@ -6,8 +6,8 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
+	"runtime"
 	"testing"
-	"time"
 
 	"glidefs-appliance/backend/cache"
 	"glidefs-appliance/backend/manifest"
@@ -23,14 +23,10 @@ func host(t testing.TB, st store.Store, log int64, tuning volume.Tuning) *volume
 	dir := t.TempDir()
 	fs := vfs.OS()
 	for _, d := range []string{"logs", "cache"} {
-		if err := fs.MkdirAll(filepath.Join(dir, d)); err != nil {
-			t.Fatal(err)
-		}
+		must(t, fs.MkdirAll(filepath.Join(dir, d)))
 	}
 	c, err := cache.Open(cache.Options{FS: fs, Dir: filepath.Join(dir, "cache"), Size: 4 << 30})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() { c.Close() })
 	return &volume.Host{
 		FS: fs, Logs: filepath.Join(dir, "logs"), BootID: "bench", Store: st, Cache: c,
@@ -42,56 +38,53 @@ func host(t testing.TB, st store.Store, log int64, tuning volume.Tuning) *volume
 func openDisk(t testing.TB, h *volume.Host, name string, size int64) *volume.Volume {
 	t.Helper()
 	v, err := volume.Open(context.Background(), h, name, volume.OpenOptions{Create: size})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() { v.Kill(volume.ErrClosed) })
 	return v
 }
 
-// fill writes the whole disk with data that does not compress.
+// fill writes the whole disk with data that does not compress, 1 MiB at a time.
 func fill(t testing.TB, v *volume.Volume) {
 	t.Helper()
 	buf := make([]byte, 1<<20)
 	rng := rand.NewChaCha8([32]byte{7})
 	for off := int64(0); off < v.Size(); off += int64(len(buf)) {
 		_, _ = rng.Read(buf)
-		if err := v.WriteAt(context.Background(), buf[:min(int64(len(buf)), v.Size()-off)], off, false); err != nil {
-			t.Fatal(err)
-		}
+		must(t, v.WriteAt(context.Background(), buf[:min(int64(len(buf)), v.Size()-off)], off, false))
 	}
 }
 
-// recycle uploads everything and writes the disk once more, so that the log goes on in segments that were written
-// before; then it holds the uploader.
-func recycle(t testing.TB, v *volume.Volume) {
+// logFor is a budget in which a disk of that size fits twice, once uploaded and once not, and little more: a log that
+// may still grow does not recycle.
+func logFor(size int64) int64 { return 2*size + size/4 + 256<<20 }
+
+// settle uploads everything, so that all of the log is synced and can be given up for what is written next; then it
+// holds the uploader.
+func settle(t testing.TB, v *volume.Volume) {
 	t.Helper()
 	v.Pause(false)
-	fill(t, v)
-	if err := v.Sync(context.Background(), nil); err != nil {
+	must(t, v.Sync(context.Background(), nil))
+	v.Pause(true)
+	runtime.GC()
+}
+
+// warm fills the disk until its log grows no more: what is written then goes to segments that were used before. All of
+// the disk is in the log.
+func warm(t testing.TB, v *volume.Volume) {
+	t.Helper()
+	for before := int64(-1); v.Status().LogBytes > before; {
+		before = v.Status().LogBytes
+		fill(t, v)
+		settle(t, v)
+		if !full() {
+			return
+		}
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
 		t.Fatal(err)
 	}
-	v.Pause(true)
-}
-
-// timed runs fn again and again for d and returns seconds per call.
-func timed(t testing.TB, d time.Duration, fn func() error) float64 {
-	t.Helper()
-	began, n := time.Now(), 0
-	for n%64 != 0 || time.Since(began) < d {
-		if err := fn(); err != nil {
-			t.Fatal(err)
-		}
-		n++
-	}
-	return time.Since(began).Seconds() / float64(n)
-}
-
-// turns runs both sides in turns, rounds times, and returns their medians.
-func turns(rounds int, ours, ref func() float64) (o, r float64) {
-	var os, rs []float64
-	for range rounds {
-		os, rs = append(os, ours()), append(rs, ref())
-	}
-	return median(os), median(rs)
 }
