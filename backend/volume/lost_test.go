@@ -28,7 +28,7 @@ func TestLostMachine(t *testing.T) {
 				if len(d.seqs) == d.last() {
 					acks[i], d.seqs = append(acks[i], time.Now()), append(d.seqs, d.v.log.LastSeq())
 				}
-				shown[i] = append(shown[i], d.shown(len(l.st.snapshot())))
+				shown[i] = append(shown[i], d.shown(l.st))
 			}
 		}
 		for _, d := range l.disks {
@@ -50,13 +50,14 @@ func TestLostMachine(t *testing.T) {
 	})
 }
 
-// shown is the request that the barrier in Status stands for, seen when the store has had n changes.
-func (d *lived) shown(n int) promise {
+// shown is the request that the barrier in Status stands for, and how many changes the store has had then. Status first:
+// an upload may end in between.
+func (d *lived) shown(st *journal) promise {
 	barrier, m := d.v.Status().BarrierSeq, 0
 	for m+1 < len(d.seqs) && d.seqs[m+1] <= barrier {
 		m++
 	}
-	return promise{n, m}
+	return promise{len(st.snapshot()), m}
 }
 
 // lost opens the disks of the first n changes of l's store on another machine.
