@@ -13,8 +13,9 @@ export DEBIAN_FRONTEND=noninteractive
 
 say() { echo "provision: $*"; }
 
-# suite NAME: lets apt see one more suite, for what is asked of it by name only.
+# suite NAME: lets apt see that suite; one that it didn't know, only for what is asked of it by version.
 suite() {
+	! apt-cache policy | grep -q "n=$1," || return 0
 	case $1 in
 	*-security) archive=debian-security ;;
 	*) archive=debian ;;
@@ -63,7 +64,6 @@ install() {
 	systemctl enable glidefs-appliance.service
 	systemctl restart glidefs-appliance.service
 	systemctl is-active glidefs-appliance.service
-	say "kernel $(uname -r), ublk $([ -e /dev/ublk-control ] && echo present || echo absent)"
 	glidefs-appliance status
 }
 
