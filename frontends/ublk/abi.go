@@ -14,6 +14,7 @@ const (
 	cmdStartRecovery = 0xc0207510 // 6.1
 	cmdEndRecovery   = 0xc0207511
 	cmdGetFeatures   = 0x80207513 // 6.5
+	cmdDelDevAsync   = 0x80207514 // 6.7
 	cmdUpdateSize    = 0xc0207515 // 6.16
 )
 

@@ -114,6 +114,16 @@ func (c *control) del(id uint32) error {
 	return c.change("delete", call{op: cmdDelDev, dev: id, limit: changeLimit}, gone)
 }
 
+// drop removes a device without waiting for those who hold it; the number is free when the last has let go. Kernels
+// that have no such command (before 6.7) wait.
+func (c *control) drop(id uint32) error {
+	err := c.change("delete", call{op: cmdDelDevAsync, dev: id, limit: changeLimit}, dead)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return c.del(id)
+	}
+	return err
+}
+
 func (c *control) startRecovery(id uint32) error {
 	return c.change("start recovery", call{op: cmdStartRecovery, dev: id, limit: askLimit},
 		func(devInfo, error) bool { return false })

@@ -27,6 +27,7 @@ type Device struct {
 	placer frontends.Placer
 
 	info     devInfo
+	copies   bool // no request's pages are put into the table
 	zeroCopy bool // as the kernel granted it
 	perTag   bool // each tag may have its own thread
 	char     int  // /dev/ublkcN
@@ -54,7 +55,7 @@ func (d *Device) Path() string { return blockPath(d.info.ID) }
 func (d *Device) ID() int { return int(d.info.ID) }
 
 // ZeroCopy tells how the bytes go.
-func (d *Device) ZeroCopy() bool { return d.zeroCopy }
+func (d *Device) ZeroCopy() bool { return d.zeroCopy && !d.copies }
 
 func blockPath(id uint32) string { return "/dev/ublkb" + strconv.Itoa(int(id)) }
 func charPath(id uint32) string  { return "/dev/ublkc" + strconv.Itoa(int(id)) }
@@ -87,7 +88,7 @@ func (d *Device) wanted() devInfo {
 		Queues: uint16(min(len(d.s.workers), maxQueues)), Depth: uint16(d.s.depth()), MaxIOBytes: maxIOBytes, ID: anyID, Cookie: d.cookie,
 		Flags: flagUserCopy | flagRecovery | flagReissue | flagUpdateSize,
 	}
-	if d.s.o.ZeroCopy {
+	if !d.copies {
 		i.Flags |= flagZeroCopy | flagAutoBufReg
 	}
 	return i
@@ -100,12 +101,8 @@ func (d *Device) granted(i devInfo) error {
 	d.info = i
 	d.zeroCopy = i.Flags&(flagZeroCopy|flagAutoBufReg) == flagZeroCopy|flagAutoBufReg
 	d.perTag = i.Flags&flagPerIODaemon != 0
-	switch {
-	case i.Flags&flagUserCopy == 0, i.Flags&flagRecovery == 0:
+	if i.Flags&flagUserCopy == 0 || i.Flags&flagRecovery == 0 {
 		return fmt.Errorf("ublk device %d: %w: the kernel granted flags %#x only", i.ID, errors.ErrUnsupported, i.Flags)
-	case d.zeroCopy && !d.s.o.ZeroCopy:
-		// A zero-copy device that is served by copying still names table slots: none.
-		d.s.o.Log.Info("zero-copy device is served by copying", "disk", d.name, "device", i.ID)
 	}
 	return nil
 }
@@ -135,7 +132,7 @@ func (d *Device) create(ctx context.Context) error {
 		t.step("node")
 	}
 	if err != nil {
-		return errors.Join(err, d.remove(context.WithoutCancel(ctx)))
+		return errors.Join(err, d.remove(context.WithoutCancel(ctx), true))
 	}
 	t.done("ublk device made", "device", info.ID, "zeroCopy", d.zeroCopy, "queues", info.Queues, "depth", info.Depth)
 	return nil
@@ -188,6 +185,9 @@ func (d *Device) serve(ctx context.Context) error {
 	return nil
 }
 
+// busyLimit is how long the last user may take to let go: the kernel ends a mount after umount(2) has returned.
+const busyLimit = time.Second
+
 // nodeLimit is how long devtmpfs and udev may take to make a node, and a dead process's last references to go away.
 const nodeLimit = 10 * time.Second
 
@@ -229,19 +229,27 @@ func (d *Device) closeChar() error {
 }
 
 // unused returns ErrBusy if somebody has the block device for himself: a mount, a loop device, device mapper, swap.
-func (d *Device) unused() error {
-	fd, err := unix.Open(d.Path(), unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
-	if err == unix.EBUSY {
+func (d *Device) unused(ctx context.Context) error {
+	err := poll(ctx, busyLimit, func() (bool, error) {
+		fd, err := unix.Open(d.Path(), unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
+		if err == nil {
+			_ = unix.Close(fd)
+		}
+		return err == nil, err
+	}, unix.EBUSY, unix.EINTR)
+	if errors.Is(err, unix.EBUSY) {
 		return fmt.Errorf("%s: %w", d.Path(), ErrBusy)
-	}
-	if err == nil {
-		_ = unix.Close(fd)
 	}
 	return nil
 }
 
 // remove stops and deletes the device, however far it came. Repeatable after an error.
-func (d *Device) remove(ctx context.Context) error {
+func (d *Device) remove(ctx context.Context, force bool) error {
+	del := d.s.control.del
+	if force {
+		d.cancel()
+		del = d.s.control.drop
+	}
 	if err := d.s.control.stop(d.info.ID); err != nil && !errors.Is(err, unix.ENODEV) {
 		return err
 	}
@@ -257,7 +265,7 @@ func (d *Device) remove(ctx context.Context) error {
 	if err := d.closeChar(); err != nil {
 		return err
 	}
-	if err := d.s.control.del(d.info.ID); err != nil && !errors.Is(err, unix.ENODEV) {
+	if err := del(d.info.ID); err != nil && !errors.Is(err, unix.ENODEV) {
 		return err
 	}
 	return nil

@@ -71,7 +71,7 @@ func serve(t *testing.T, s *Server, name string, d frontends.Disk) *Device {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	dev, err := s.Add(ctx, name, d)
+	dev, err := s.Add(ctx, name, d, AddOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -107,7 +107,7 @@ func (s *Server) discard(i devInfo) error {
 	if err := s.control.stop(i.ID); err != nil && !errors.Is(err, unix.ENODEV) {
 		return err
 	}
-	if err := s.control.del(i.ID); err != nil && !errors.Is(err, unix.ENODEV) {
+	if err := s.control.drop(i.ID); err != nil && !errors.Is(err, unix.ENODEV) {
 		return err
 	}
 	return nil
@@ -128,7 +128,8 @@ func (d *Device) fits(i devInfo) bool {
 		(grown || p.basic.devSectors == want.basic.devSectors)
 }
 
-// recover takes a device back. On an error it stays as it is, QUIESCED, for another try.
+// recover takes a device back. On an error it stays QUIESCED: for another try, or once workers have its tags for the
+// next process.
 func (d *Device) recover(ctx context.Context, i devInfo) error {
 	t := d.s.steps(d.name)
 	if err := d.granted(i); err != nil {
@@ -139,6 +140,9 @@ func (d *Device) recover(ctx context.Context, i devInfo) error {
 	}
 	t.step("recovery")
 	if err := d.serve(ctx); err != nil {
+		if d.attached == 0 {
+			err = errors.Join(err, d.closeChar())
+		}
 		return err
 	}
 	t.step("serve")

@@ -87,6 +87,9 @@ func Open(o Options) (*Server, error) {
 	return s, nil
 }
 
+// Workers is the number of threads that wait for requests.
+func (s *Server) Workers() int { return len(s.workers) }
+
 func (s *Server) stop() error {
 	var errs []error
 	for _, w := range s.workers {
@@ -99,6 +102,10 @@ func (s *Server) stop() error {
 // Adds them again; nobody gets an error.
 func (s *Server) Close() error {
 	s.mu.Lock()
+	if s.mu.closed {
+		s.mu.Unlock()
+		return nil
+	}
 	s.mu.closed = true
 	var left []*Device
 	for _, d := range s.mu.devices {
@@ -195,14 +202,21 @@ func (s *Server) count(d *Device, sign int) {
 	}
 }
 
+// AddOptions of one device.
+type AddOptions struct {
+	// Copy makes a USER_COPY device on a server of zero-copy ones.
+	Copy bool
+}
+
 // Add serves a disk as a block device. If a process of this owner that is gone left one of that name, with the same
 // size and sector, it is taken back: its users go on without an error.
-func (s *Server) Add(ctx context.Context, name string, disk frontends.Disk) (*Device, error) {
+func (s *Server) Add(ctx context.Context, name string, disk frontends.Disk, o AddOptions) (*Device, error) {
 	cookie, err := s.claim(name)
 	if err != nil {
 		return nil, err
 	}
 	d := s.newDevice(name, cookie, disk)
+	d.copies = o.Copy || !s.o.ZeroCopy
 	if err := d.open(ctx); err != nil {
 		s.release(name)
 		return nil, fmt.Errorf("disk %q: %w", name, err)
@@ -211,18 +225,20 @@ func (s *Server) Add(ctx context.Context, name string, disk frontends.Disk) (*De
 	return d, nil
 }
 
-// Remove takes a disk's block device away. Without force ErrBusy if it is mounted or held by another driver; others who
-// have it open get EIO from then on, after the requests in flight.
+// Remove takes a disk's block device away. Without force ErrBusy if it is mounted or held by another driver, and stays so
+// until ctx ends or a second has passed; others who
+// have it open get EIO from then on, after the requests in flight. With force requests that wait for room or for the
+// store end in EIO, and whoever keeps the device open only keeps its number from being used again.
 func (s *Server) Remove(ctx context.Context, name string, force bool) error {
 	d, err := s.withdraw(name)
 	if err != nil {
 		return err
 	}
 	if !force {
-		err = d.unused()
+		err = d.unused(ctx)
 	}
 	if err == nil {
-		err = d.remove(ctx)
+		err = d.remove(context.WithoutCancel(ctx), force)
 	}
 	if err != nil {
 		s.publish(d)

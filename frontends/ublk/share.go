@@ -29,7 +29,7 @@ func (w *worker) attach(dev *Device) error {
 	}
 	for i := range sh.reqs {
 		r := &sh.reqs[i]
-		if last := len(w.slots) - 1; dev.zeroCopy && last >= 0 {
+		if last := len(w.slots) - 1; dev.ZeroCopy() && last >= 0 {
 			r.slot = int32(w.slots[last])
 			w.slots = w.slots[:last]
 		}
@@ -73,7 +73,7 @@ func (w *worker) leave(sh *share) {
 // fetch sends FETCH or COMMIT_AND_FETCH.
 func (w *worker) fetch(r *request, cmd uint32, res int32) {
 	s := w.ring.Get()
-	word := uint64(0)
+	word := uint64(0) // a zero-copy device names a slot in any case
 	if r.sh.dev.zeroCopy {
 		word = autoBufWord(tableEnd)
 		if r.slot != noSlot {

@@ -1,0 +1,304 @@
+package ublk
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"glidefs-appliance/frontends/frontendtest"
+
+	"golang.org/x/sys/unix"
+)
+
+const mib = 1 << 20
+
+// eachMode runs a test in every mode that the host offers.
+func eachMode(t *testing.T, fn func(t *testing.T, zeroCopy bool)) {
+	for mode, zeroCopy := range modes(t) {
+		t.Run(mode, func(t *testing.T) { fn(t, zeroCopy) })
+	}
+}
+
+func openDirect(t *testing.T, path string) *os.File {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_DIRECT, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// alignedBytes is memory for O_DIRECT.
+func alignedBytes(t *testing.T, n int) []byte {
+	t.Helper()
+	b, err := unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Munmap(b) })
+	return b
+}
+
+func soon(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// TestHandOver: a server that closes leaves its devices to the next one, and what was asked meanwhile is answered.
+func TestHandOver(t *testing.T) {
+	eachMode(t, func(t *testing.T, zeroCopy bool) {
+		disk := frontendtest.NewMemDisk(mib, 4096)
+		owner := t.Name() + strconv.Itoa(os.Getpid())
+		a := openOwned(t, zeroCopy, owner)
+		dev, err := a.Add(soon(t), "disk", disk, AddOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, p, q := openDirect(t, dev.Path()), alignedBytes(t, 8192), alignedBytes(t, 8192)
+		rand.Read(p)
+		if _, err := f.WriteAt(p, 4096); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+		read := make(chan error)
+		go func() {
+			_, err := f.ReadAt(q, 4096)
+			read <- err
+		}()
+		b := openOwned(t, zeroCopy, owner)
+		if err := b.Settle(soon(t)); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := b.Sweep([]string{"disk"}); n != 0 || err != nil {
+			t.Errorf("swept %d devices that are wanted, %v", n, err)
+		}
+		again := serve(t, b, "disk", disk)
+		if again.ID() != dev.ID() {
+			t.Errorf("device %d became %d", dev.ID(), again.ID())
+		}
+		if err := <-read; err != nil || !bytes.Equal(p, q) {
+			t.Errorf("a read during the hand-over: %v, or other bytes", err)
+		}
+		f.Close()
+	})
+}
+
+// TestSweep: what nobody wants is removed, what others own is not.
+func TestSweep(t *testing.T) {
+	eachMode(t, func(t *testing.T, zeroCopy bool) {
+		ids := map[string]int{}
+		owner := t.Name() + strconv.Itoa(os.Getpid())
+		for _, o := range []string{owner, owner + " other"} {
+			s := openOwned(t, zeroCopy, o)
+			dev, err := s.Add(soon(t), "disk", frontendtest.NewMemDisk(mib, 512), AddOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ids[o] = dev.ID()
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		sweep := func(owner string) {
+			s := openOwned(t, zeroCopy, owner)
+			if err := s.Settle(soon(t)); err != nil {
+				t.Fatal(err)
+			}
+			if n, err := s.Sweep([]string{"another"}); n != 1 || err != nil {
+				t.Errorf("swept %d devices, %v; want one", n, err)
+			}
+		}
+		there := func(id int) bool {
+			_, err := os.Stat(charPath(uint32(id)))
+			return err == nil
+		}
+		sweep(owner)
+		if there(ids[owner]) || !there(ids[owner+" other"]) {
+			t.Errorf("ours is there: %t, the other's: %t", there(ids[owner]), there(ids[owner+" other"]))
+		}
+		sweep(owner + " other")
+	})
+}
+
+// TestLeftWithOtherShape: a device that cannot go on as the disk is replaced.
+func TestLeftWithOtherShape(t *testing.T) {
+	eachMode(t, func(t *testing.T, zeroCopy bool) {
+		owner := t.Name() + strconv.Itoa(os.Getpid())
+		a := openOwned(t, zeroCopy, owner)
+		if _, err := a.Add(soon(t), "disk", frontendtest.NewMemDisk(mib, 512), AddOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+		b := openOwned(t, zeroCopy, owner)
+		if err := b.Settle(soon(t)); err != nil {
+			t.Fatal(err)
+		}
+		dev := serve(t, b, "disk", frontendtest.NewMemDisk(mib, 4096))
+		f := openDirect(t, dev.Path())
+		if sector, err := unix.IoctlGetInt(int(f.Fd()), unix.BLKSSZGET); err != nil || sector != 4096 {
+			t.Errorf("sector %d, %v", sector, err)
+		}
+		f.Close()
+	})
+}
+
+func TestNames(t *testing.T) {
+	eachMode(t, func(t *testing.T, zeroCopy bool) {
+		s := openServer(t, zeroCopy)
+		dev, err := s.Add(soon(t), "disk", frontendtest.NewMemDisk(mib, 4096), AddOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Add(soon(t), "disk", frontendtest.NewMemDisk(mib, 4096), AddOptions{}); !errors.Is(err, ErrExists) {
+			t.Errorf("a second time: %v", err)
+		}
+		if err := s.Remove(soon(t), "other", false); !errors.Is(err, ErrNotFound) {
+			t.Errorf("remove of nothing: %v", err)
+		}
+		fd, err := unix.Open(dev.Path(), unix.O_RDWR|unix.O_EXCL|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Remove(soon(t), "disk", false); !errors.Is(err, ErrBusy) {
+			t.Errorf("remove of a held device: %v", err)
+		}
+		unix.Close(fd)
+		if err := s.Remove(soon(t), "disk", false); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestGrow(t *testing.T) {
+	eachMode(t, func(t *testing.T, zeroCopy bool) {
+		s, disk := openServer(t, zeroCopy), frontendtest.NewMemDisk(mib, 4096)
+		dev := serve(t, s, "disk", disk)
+		disk.Grow(3 * mib)
+		err := s.Resize("disk")
+		if s.offers(flagUpdateSize) == errors.Is(err, errors.ErrUnsupported) || !s.offers(flagUpdateSize) == (err == nil) {
+			t.Fatalf("resize: %v", err)
+		}
+		if err != nil {
+			return
+		}
+		f := openDirect(t, dev.Path())
+		defer f.Close()
+		if n, err := f.Seek(0, 2); n != 3*mib || err != nil {
+			t.Errorf("size %d, %v", n, err)
+		}
+		if _, err := f.WriteAt(alignedBytes(t, 4096), 3*mib-4096); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func (s *Server) offers(flag uint64) bool {
+	f, err := s.control.features()
+	return err == nil && f&flag != 0
+}
+
+// TestForce: a disk whose requests wait without limit can be taken away from its users.
+func TestForce(t *testing.T) {
+	eachMode(t, func(t *testing.T, zeroCopy bool) {
+		s, spy := openServer(t, zeroCopy), frontendtest.Watch(frontendtest.NewMemDisk(mib, 4096))
+		dev, err := s.Add(soon(t), "disk", spy, AddOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := openDirect(t, dev.Path())
+		entered := make(chan struct{}, 16)
+		spy.Hook(func(ctx context.Context, _ string) error {
+			entered <- struct{}{}
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		done := make(chan error)
+		go func() {
+			_, err := f.WriteAt(alignedBytes(t, 4096), 0)
+			f.Close()
+			done <- err
+		}()
+		<-entered
+		if err := s.Remove(soon(t), "disk", true); err != nil {
+			t.Error(err)
+		}
+		if err := <-done; !errors.Is(err, unix.EIO) {
+			t.Errorf("the write that waited: %v, want EIO", err)
+		}
+	})
+}
+
+// TestPanic: a panic below a request is EIO and is reported; the device goes on.
+func TestPanic(t *testing.T) {
+	eachMode(t, func(t *testing.T, zeroCopy bool) {
+		told := make(chan string, 16)
+		s := openServer(t, zeroCopy)
+		s.o.OnPanic = func(name string, v any, _ []byte) { told <- name }
+		spy := frontendtest.Watch(frontendtest.NewMemDisk(mib, 4096))
+		f := openDirect(t, serve(t, s, "disk", spy).Path())
+		t.Cleanup(func() { f.Close() })
+		spy.Hook(func(context.Context, string) error { panic("as asked") })
+		if _, err := f.WriteAt(alignedBytes(t, 4096), 0); !errors.Is(err, unix.EIO) {
+			t.Errorf("write: %v", err)
+		}
+		if name := <-told; name != "disk" {
+			t.Errorf("reported for %q", name)
+		}
+		spy.Hook(nil)
+		if _, err := f.WriteAt(alignedBytes(t, 4096), 0); err != nil {
+			t.Errorf("write after the panic: %v", err)
+		}
+	})
+}
+
+// TestMany: many devices share the threads, and go away quickly.
+func TestMany(t *testing.T) {
+	eachMode(t, func(t *testing.T, zeroCopy bool) {
+		const n = 32
+		s := openServer(t, zeroCopy)
+		var devs []*Device
+		began := time.Now()
+		for i := range n {
+			dev, err := s.Add(soon(t), strconv.Itoa(i), frontendtest.NewMemDisk(mib, 4096), AddOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			devs = append(devs, dev)
+		}
+		t.Logf("%d devices made in %v", n, time.Since(began))
+		for i, dev := range devs {
+			f, p := openDirect(t, dev.Path()), alignedBytes(t, 4096)
+			p[0] = byte(i + 1)
+			if _, err := f.WriteAt(p, int64(i)*4096); err != nil {
+				t.Fatal(err)
+			}
+			clear(p)
+			if _, err := f.ReadAt(p, int64(i)*4096); err != nil || p[0] != byte(i+1) {
+				t.Errorf("device %d: %v, byte %d", i, err, p[0])
+			}
+			f.Close()
+		}
+		began = time.Now()
+		errs := make(chan error)
+		for i := range n {
+			go func() { errs <- s.Remove(soon(t), strconv.Itoa(i), false) }()
+		}
+		for range n {
+			if err := <-errs; err != nil {
+				t.Error(err)
+			}
+		}
+		t.Logf("removed in %v", time.Since(began))
+	})
+}
