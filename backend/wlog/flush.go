@@ -31,6 +31,7 @@ func (l *Log) flushLocked(seq uint64) error {
 
 // syncPassLocked makes everything appended so far durable. It drops and retakes mu.
 func (l *Log) syncPassLocked() {
+	l.syncing.gather()
 	if l.durable >= l.marked+lazyMark {
 		l.markLocked(l.durable)
 	}
