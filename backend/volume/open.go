@@ -38,13 +38,27 @@ func Open(ctx context.Context, h *Host, name string, o OpenOptions) (*Volume, er
 	return v, nil
 }
 
+// offlineAfter is how long the store may take to answer before a disk that can do without it is opened without it.
+const offlineAfter = 10 * time.Second
+
 func (v *Volume) open(ctx context.Context, o OpenOptions) error {
+	if o.ReadOnly || o.Takeover || !wlog.Exists(v.host.FS, v.dir) {
+		return v.openOnline(ctx, o)
+	}
+	short, cancel := context.WithTimeout(ctx, offlineAfter)
+	defer cancel()
+	err := v.openOnline(short, o)
+	if err != nil && ctx.Err() == nil && (store.Retryable(err) || errors.Is(err, context.DeadlineExceeded)) {
+		return v.openOffline(err)
+	}
+	return err
+}
+
+func (v *Volume) openOnline(ctx context.Context, o OpenOptions) error {
 	cell, err := manifest.Read(ctx, v.host.Store, v.name)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return v.create(ctx, o)
-	case err != nil && store.Retryable(err) && !o.ReadOnly && !o.Takeover:
-		return v.openOffline(err)
 	case err != nil:
 		return err
 	case o.ReadOnly:
@@ -331,6 +345,10 @@ func (v *Volume) openOffline(cause error) error {
 	if m.Closed || m.Owner.State != v.host.Owner.State {
 		return cause
 	}
+	if v.log != nil { // the store answered at first
+		v.log.Kill(cause)
+		_ = v.log.Close()
+	}
 	if err := v.openLog(m); err != nil {
 		return err
 	}
@@ -352,6 +370,9 @@ func (v *Volume) openOffline(cause error) error {
 // In the manifest's turn.
 func (v *Volume) connect(ctx context.Context) error {
 	cell, err := manifest.Read(ctx, v.host.Store, v.name)
+	if errors.Is(err, store.ErrNotFound) {
+		v.die(fmt.Errorf("%w: %w", ErrFenced, err))
+	}
 	if err != nil {
 		return err
 	}

@@ -111,3 +111,14 @@ func mustSync(t tb, v *Volume) {
 		t.Fatalf("sync: %v", err)
 	}
 }
+
+// compactNow returns when no step of compaction is due.
+func (v *Volume) compactNow(t tb) {
+	t.Helper()
+	slot := v.host.shared().merging
+	slot <- struct{}{}
+	defer func() { <-slot }()
+	if err := v.compact(context.Background()); err != nil {
+		t.Fatalf("compact: %v", err)
+	}
+}
