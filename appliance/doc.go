@@ -48,6 +48,7 @@
 //
 //	exports.names             one disk's attach, detach, ...; held across I/O
 //	  exports.front           the FUSE mount
+//	  exports.blocks          the ublk server
 //	    fuse.Server
 //	  exports.Manager
 //	    volume.Volume         and its own inside: see package volume

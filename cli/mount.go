@@ -131,7 +131,7 @@ func (j *mountJob) run(ctx context.Context) (mounted, error) {
 	if err != nil && !errors.As(err, &there) {
 		return mounted{}, err
 	}
-	if there != nil && diskOf(j.e, there.Info) != j.name {
+	if there != nil && diskOf(ctx, j.e, there.Info) != j.name {
 		return mounted{}, fmt.Errorf("%w; choose another directory, or umount it first", err)
 	}
 	d, err := j.e.daemon(ctx)
@@ -146,7 +146,7 @@ func (j *mountJob) run(ctx context.Context) (mounted, error) {
 	if there != nil {
 		return mounted{Attached: a, Dir: dir, Device: there.Source, FS: there.FSType, There: true}, nil
 	}
-	m, err := j.onLoop(ctx, a, dir)
+	m, err := j.onDevice(ctx, a, dir)
 	if err != nil && !a.Already {
 		err = errors.Join(err, j.giveUp(d))
 	}
@@ -166,31 +166,39 @@ func (j *mountJob) giveUp(d *client.Client) error {
 	return err
 }
 
-// onLoop puts a loop device over the disk's file and mounts what is on it, after making a file system on a blank disk.
-// The loop device goes with its last user, so that nothing is left when something fails.
-func (j *mountJob) onLoop(ctx context.Context, a api.Attached, dir string) (mounted, error) {
+// onDevice mounts what is on the disk's block device, or on a loop device over its file, after making a file system on a
+// blank disk.
+func (j *mountJob) onDevice(ctx context.Context, a api.Attached, dir string) (mounted, error) {
 	if _, err := os.Stat(a.Path); errors.Is(err, os.ErrNotExist) {
 		return mounted{}, fmt.Errorf("the daemon of %s has attached disk %q, but %s is not to be seen here: the daemon runs in another mount namespace (a container, or a service with PrivateTmp); run mount there, or use another --state-dir", j.e.dir(), j.name, a.Path)
 	}
 	if err := j.unused(a); err != nil {
 		return mounted{}, err
 	}
+	if a.Frontend != "fuse" {
+		return j.mount(ctx, a, a.Path, dir)
+	}
 	loop, err := mounts.Attach(a.Path, mounts.LoopOptions{Sector: a.Sector, ReadOnly: a.ReadOnly})
 	if err != nil {
 		return mounted{}, fmt.Errorf("%w; `%s attach %s` gives the disk as a file without a loop device", err, config.Name, j.name)
 	}
-	defer loop.Close()
-	m := mounted{Attached: a, Dir: dir, Device: loop.Device()}
-	if m.Made, err = j.format(ctx, loop.Device(), a); err != nil {
+	defer loop.Close() // the loop device goes with its last user, so that nothing is left when something fails
+	return j.mount(ctx, a, loop.Device(), dir)
+}
+
+func (j *mountJob) mount(ctx context.Context, a api.Attached, dev, dir string) (mounted, error) {
+	m := mounted{Attached: a, Dir: dir, Device: dev}
+	var err error
+	if m.Made, err = j.format(ctx, dev, a); err != nil {
 		return mounted{}, err
 	}
-	m.FS, err = mounts.Mount(ctx, loop.Device(), dir, a.ReadOnly)
+	m.FS, err = mounts.Mount(ctx, dev, dir, a.ReadOnly)
 	return m, err
 }
 
 // unused refuses a disk that is mounted elsewhere: a second loop device over it would be a second, unaware file system.
 func (j *mountJob) unused(a api.Attached) error {
-	at, err := mounts.OfFile(a.Path)
+	at, err := mountsOf(a.Path)
 	if err != nil {
 		return err
 	}
@@ -252,11 +260,29 @@ func (m mounted) line() string {
 	if m.ReadOnly {
 		fs += ", read-only"
 	}
-	return fmt.Sprintf("%s disk %q (%s, %s) on %s through %s (%s), loop device %s", how, m.Name, config.Size(m.Size), fs, m.Dir, m.Frontend, m.Why, m.Device)
+	return fmt.Sprintf("%s disk %q (%s, %s) on %s through %s (%s), %s %s", how, m.Name, config.Size(m.Size), fs, m.Dir, m.Frontend, m.Why, m.kind(), m.Device)
+}
+
+func (m mounted) kind() string {
+	if m.Device == m.Path {
+		return "block device"
+	}
+	return "loop device"
+}
+
+// mountsOf lists where a disk is mounted, by the path its frontend gives it: that of a block device or of a file.
+func mountsOf(path string) ([]string, error) {
+	if strings.HasPrefix(path, "/dev/") {
+		return mounts.Of(path)
+	}
+	return mounts.OfFile(path)
 }
 
 // diskOf names the disk of our state dir that a mount shows, "" if it shows none.
-func diskOf(e *env, m mounts.Info) string {
+func diskOf(ctx context.Context, e *env, m mounts.Info) string {
+	if m.Backing == "" {
+		return diskOn(ctx, e, m.Source)
+	}
 	fuse := e.dir().Fuse()
 	if real, err := filepath.EvalSymlinks(string(e.dir())); err == nil {
 		fuse = filepath.Join(real, filepath.Base(fuse))
@@ -267,13 +293,27 @@ func diskOf(e *env, m mounts.Info) string {
 	return filepath.Base(m.Backing)
 }
 
+// diskOn names the disk that has a block device, "" if none has.
+func diskOn(ctx context.Context, e *env, device string) string {
+	list, _, err := client.Status(ctx, e.dir(), statusPatience)
+	if err != nil {
+		return ""
+	}
+	for _, d := range list {
+		if d.Device == device {
+			return d.Name
+		}
+	}
+	return ""
+}
+
 // mountedOn fills in where disks are mounted, as this process sees it. It looks at the mount table only.
 func mountedOn(list []api.Disk) error {
 	for i, d := range list {
 		if d.Device == "" {
 			continue
 		}
-		at, err := mounts.OfFile(d.Device)
+		at, err := mountsOf(d.Device)
 		if err != nil {
 			return err
 		}

@@ -72,7 +72,7 @@ func released(ctx context.Context, e *env, m mounts.Info, name string) error {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	late := time.After(releaseTime)
-	for mounts.BackingFile(m.Source) == m.Backing {
+	for m.Backing != "" && mounts.BackingFile(m.Source) == m.Backing {
 		select {
 		case <-tick.C:
 		case <-late:
@@ -88,7 +88,7 @@ func released(ctx context.Context, e *env, m mounts.Info, name string) error {
 // findMount settles the mount and the disk from either's name.
 func findMount(ctx context.Context, e *env, arg string) (m mounts.Info, name string, err error) {
 	if m, ok, err := mounts.At(arg); err == nil && ok {
-		if name := diskOf(e, m); name != "" {
+		if name := diskOf(ctx, e, m); name != "" {
 			return m, name, nil
 		}
 		return m, "", fmt.Errorf("what is mounted on %s is no disk of the state dir %s; if it is one of another state dir, say --state-dir", arg, e.dir())

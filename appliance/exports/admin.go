@@ -90,7 +90,8 @@ func (m *Manager) Resize(ctx context.Context, name string, size int64) (api.Resi
 		if err := m.grow(ctx, e.vol, size); err != nil {
 			return api.Resized{}, err
 		}
-		return api.Resized{Size: size, Live: true}, m.front.resize(name)
+		live, err := m.resized(name, e)
+		return api.Resized{Size: size, Live: live}, err
 	}
 	vol, _, err := m.open(ctx, name, api.Attach{})
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"glidefs-appliance/appliance/statedir"
 	"glidefs-appliance/backend/volume"
 	"glidefs-appliance/frontends/fuse"
+	"glidefs-appliance/frontends/ublk"
 )
 
 const (
@@ -73,8 +74,8 @@ func (m *Manager) withdraw(ctx context.Context, name string, e *export, force bo
 	}
 	ctx, cancel := context.WithTimeout(ctx, busyTimeout)
 	defer cancel()
-	err := m.front.remove(ctx, name, force)
-	if errors.Is(err, fuse.ErrBusy) {
+	err := m.withhold(ctx, name, e, force)
+	if errors.Is(err, fuse.ErrBusy) || errors.Is(err, ublk.ErrBusy) {
 		return busy("disk %q is in use: %s is open or has a loop device; `%s umount DIR` if it is mounted, or --force", name, e.path, config.Name)
 	}
 	return err
@@ -116,18 +117,20 @@ func (m *Manager) close(ctx context.Context, e *export) api.Detached {
 	return r
 }
 
-// Stop ends everything: users of the disks get EIO, the disks are closed, nothing more is uploaded. Disks with writes
-// left are opened again by the next daemon, because the store says that they are ours. A store that does not answer
+// Stop ends everything: users of FUSE files get EIO, those of mounted block devices wait for the next daemon, the disks
+// are closed, nothing more is uploaded. Disks with writes or users left are opened again by the next daemon. A store that does not answer
 // holds all of them up together for closeTimeout.
 func (m *Manager) Stop(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
 	defer cancel()
+	list := m.list()
+	left := m.blocks.shut(ctx, m.onBlocks(list))
 	var g errgroup.Group
 	g.SetLimit(parallel)
-	for _, l := range m.list() {
+	for _, l := range list {
 		if e := m.get(l.Name); e != nil {
 			g.Go(func() error {
-				m.stop(ctx, l, e)
+				m.stop(ctx, l, e, left[l.Name])
 				return nil
 			})
 		}
@@ -135,13 +138,27 @@ func (m *Manager) Stop(ctx context.Context) {
 	_ = g.Wait() // stop has no error to return
 }
 
-func (m *Manager) stop(ctx context.Context, l statedir.Export, e *export) {
-	if err := m.front.remove(ctx, l.Name, true); err != nil {
-		m.o.Log.Warn("disk is still in use", "disk", l.Name, "err", err)
+// onBlocks names the disks that are block devices.
+func (m *Manager) onBlocks(list []statedir.Export) []string {
+	var names []string
+	for _, l := range list {
+		if e := m.get(l.Name); e != nil && e.frontend != fuseFile {
+			names = append(names, l.Name)
+		}
+	}
+	return names
+}
+
+// stop closes a disk, whose block device is gone, or left to the next daemon.
+func (m *Manager) stop(ctx context.Context, l statedir.Export, e *export, left bool) {
+	if e.frontend == fuseFile {
+		if err := m.front.remove(ctx, l.Name, true); err != nil {
+			m.o.Log.Warn("disk is still in use", "disk", l.Name, "err", err)
+		}
 	}
 	r := m.close(ctx, e)
 	m.o.Events.detached(l.Name, r)
-	if !r.Closed {
+	if !r.Closed || left {
 		m.keepAttached(l)
 	}
 }

@@ -14,13 +14,15 @@
 //
 //	names          one operation at a time on a disk's name: attach, detach, resize, rm, salvage, abandon; held across
 //	               I/O and store requests, waited for by callers with a limit
-//	  frontMu      the FUSE mount; held while it is mounted or unmounted
+//	  front.mu     the FUSE mount; held while it is mounted or unmounted
+//	  blocks.mu    the ublk server; held while it is started
 //	  Manager.mu   the tables; never held across I/O
 //	  saveMu       exports.json; taken with none of the others but names held
 package exports
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -61,9 +63,10 @@ type Options struct {
 // Manager holds the disks of a daemon. Its methods are safe for concurrent use; errors are *api.Error where a client
 // can do something about them.
 type Manager struct {
-	o     Options
-	names names
-	front front
+	o      Options
+	names  names
+	front  front
+	blocks blocks
 
 	garbage garbage
 
@@ -93,6 +96,7 @@ type export struct {
 func New(o Options) *Manager {
 	m := &Manager{o: o}
 	m.front.init(o.State.Fuse(), o.Log, m.panicked)
+	m.blocks.owner, m.blocks.log, m.blocks.onPanic = hex.EncodeToString(o.State.ID[:]), o.Log, m.panicked
 	m.mu.disks = map[string]*export{}
 	m.mu.owed = map[string]statedir.Export{}
 	m.mu.states = map[string]string{}
@@ -138,7 +142,7 @@ func (m *Manager) Attach(ctx context.Context, name string, a api.Attach) (api.At
 
 // attach does it, with the name taken.
 func (m *Manager) attach(ctx context.Context, name string, a api.Attach) (api.Attached, error) {
-	kind, why, err := choose(a.Frontend)
+	c, err := choose(a.Frontend, m.blocks.probe())
 	if err != nil {
 		return api.Attached{}, err
 	}
@@ -146,7 +150,7 @@ func (m *Manager) attach(ctx context.Context, name string, a api.Attach) (api.At
 	if err != nil {
 		return api.Attached{}, m.explain(name, err)
 	}
-	e, err := m.publish(vol, kind, why, a.ReadOnly)
+	e, err := m.publish(ctx, vol, c, a.ReadOnly)
 	if err != nil {
 		return api.Attached{}, errors.Join(err, closeVolume(vol))
 	}
@@ -220,12 +224,12 @@ func (m *Manager) open(ctx context.Context, name string, a api.Attach) (vol *vol
 }
 
 // publish gives an open volume to the frontend and enters it in the tables.
-func (m *Manager) publish(vol *volume.Volume, kind, why string, readOnly bool) (*export, error) {
-	path, err := m.front.add(vol.Name(), vol, readOnly)
+func (m *Manager) publish(ctx context.Context, vol *volume.Volume, c choice, readOnly bool) (*export, error) {
+	path, c, err := m.serve(ctx, vol, c, readOnly)
 	if err != nil {
 		return nil, err
 	}
-	e := &export{vol: vol, path: path, frontend: kind, why: why, readOnly: readOnly, since: time.Now().UTC()}
+	e := &export{vol: vol, path: path, frontend: c.kind, why: c.why, readOnly: readOnly, since: time.Now().UTC()}
 	m.mu.Lock()
 	m.mu.disks[vol.Name()] = e
 	m.mu.ever = true

@@ -4,36 +4,96 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"sync"
 
+	"glidefs-appliance/backend/volume"
 	"glidefs-appliance/frontends"
 	"glidefs-appliance/frontends/fuse"
+	"glidefs-appliance/frontends/ublk"
 )
 
-const ublkControl = "/dev/ublk-control"
+// The frontends, as people and files call them.
+const (
+	ublkZero = "ublk-zc"
+	ublkCopy = "ublk-copy"
+	fuseFile = "fuse"
+)
 
-// choose settles the frontend for what was asked, and says why.
-func choose(asked string) (kind, why string, err error) {
-	missing := ublkMissing()
-	switch asked {
-	case "", "auto":
-		return "fuse", "no ublk: " + missing, nil
-	case "fuse":
-		return "fuse", "as asked", nil
-	case "ublk-zc", "ublk-copy":
-		return "", "", refused("frontend %s cannot be used: %s; leave --frontend out and the disk is served through FUSE", asked, missing)
-	}
-	return "", "", invalid("unknown frontend %q: use auto, ublk-zc, ublk-copy or fuse", asked)
+// choice is a frontend and why it is that one.
+type choice struct {
+	kind, why string
+	asked     bool // for exactly this one: no other will do
 }
 
-func ublkMissing() string {
-	if _, err := os.Stat(ublkControl); errors.Is(err, fs.ErrNotExist) {
-		return ublkControl + " is missing (`modprobe ublk_drv`, on kernels that have it)"
+// choose settles the frontend for what was asked and what the kernel offers.
+func choose(asked string, s ublk.Support) (choice, error) {
+	best := choice{kind: fuseFile, why: "no ublk: " + s.Reason}
+	switch {
+	case s.ZeroCopy:
+		best = choice{kind: ublkZero, why: "the kernel offers zero copy"}
+	case s.UserCopy:
+		best = choice{kind: ublkCopy, why: s.Reason}
 	}
-	return "this version serves disks through FUSE only"
+	switch asked {
+	case "", "auto":
+		return best, nil
+	case fuseFile, best.kind:
+		return choice{asked, "as asked", true}, nil
+	case ublkZero, ublkCopy:
+		if asked == ublkCopy && s.UserCopy {
+			return choice{asked, "as asked", true}, nil
+		}
+		return choice{}, refused("frontend %s cannot be used: %s; leave --frontend out and the disk is served through %s", asked, s.Reason, spoken[best.kind])
+	}
+	return choice{}, invalid("unknown frontend %q: use auto, ublk-zc, ublk-copy or fuse", asked)
+}
+
+var spoken = map[string]string{fuseFile: "FUSE", ublkCopy: "ublk with copying", ublkZero: "ublk with zero copy"}
+
+// serve gives a disk to a frontend: to FUSE where ublk was not asked for and fails.
+func (m *Manager) serve(ctx context.Context, vol *volume.Volume, c choice, readOnly bool) (path string, is choice, err error) {
+	if c.kind != fuseFile {
+		path, c.kind, err = m.blocks.add(ctx, vol.Name(), vol, c.kind)
+		if err == nil || c.asked {
+			return path, c, err
+		}
+		m.o.Log.Warn("ublk failed, the disk is served through FUSE", "disk", vol.Name(), "err", err)
+		c = choice{kind: fuseFile, why: "ublk failed: " + err.Error()}
+	}
+	path, err = m.front.add(vol.Name(), vol, readOnly)
+	return path, c, err
+}
+
+// withhold takes a disk from its frontend; busy errors are the frontend's own.
+func (m *Manager) withhold(ctx context.Context, name string, e *export, force bool) error {
+	if e.frontend == fuseFile {
+		return m.front.remove(ctx, name, force)
+	}
+	s, err := m.blocks.open()
+	if err != nil {
+		return err
+	}
+	if err := s.Remove(ctx, name, force); err != nil && !errors.Is(err, ublk.ErrNotFound) {
+		return err
+	}
+	return nil
+}
+
+// resized shows users of an attached disk its new size; false when they see it at the next attach only.
+func (m *Manager) resized(name string, e *export) (live bool, err error) {
+	if e.frontend == fuseFile {
+		return true, m.front.resize(name)
+	}
+	s, err := m.blocks.open()
+	if err != nil {
+		return false, err
+	}
+	if err := s.Resize(name); !errors.Is(err, errors.ErrUnsupported) {
+		return true, err
+	}
+	return false, nil
 }
 
 // front is the FUSE mount: there while a disk uses it.

@@ -17,12 +17,14 @@ func (m *Manager) Restore(ctx context.Context) (run func(), err error) {
 		return nil, err
 	}
 	var work []func()
+	var wanted []string
 	for _, l := range list {
 		if !l.Attached {
 			m.mu.owed[l.Name] = l
 			continue
 		}
 		m.mu.disks[l.Name] = &export{wasBefore: l}
+		wanted = append(wanted, l.Name)
 		release, err := m.names.take(ctx, l.Name, "being opened again")
 		if err != nil {
 			return nil, err
@@ -33,6 +35,9 @@ func (m *Manager) Restore(ctx context.Context) (run func(), err error) {
 		})
 	}
 	return func() {
+		if err := m.blocks.settle(ctx); err != nil {
+			m.o.Log.Warn("block devices of the last daemon are not settled", "err", err)
+		}
 		var g errgroup.Group
 		g.SetLimit(parallel)
 		for _, w := range work {
@@ -42,12 +47,17 @@ func (m *Manager) Restore(ctx context.Context) (run func(), err error) {
 			})
 		}
 		_ = g.Wait() // a disk that cannot be opened is no error of the others
+		m.blocks.sweep(wanted)
 	}, nil
 }
 
 func (m *Manager) reopen(ctx context.Context, l statedir.Export) {
 	m.o.Log.Info("opening again what the last daemon had", "disk", l.Name)
-	_, err := m.attach(ctx, l.Name, api.Attach{ReadOnly: l.ReadOnly, Frontend: l.Frontend})
+	a := api.Attach{ReadOnly: l.ReadOnly, Frontend: l.Frontend}
+	if _, err := choose(a.Frontend, m.blocks.probe()); err != nil {
+		a.Frontend = "" // another kernel by now
+	}
+	_, err := m.attach(ctx, l.Name, a)
 	if err == nil {
 		return
 	}
