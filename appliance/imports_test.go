@@ -74,7 +74,7 @@ var may = []struct {
 	{"backend/manifest", []string{"backend/pack", "backend/store"}},
 	{"backend/gc", []string{"backend/manifest", "backend/pack", "backend/store"}},
 	{"backend/volume", []string{"backend", "frontends"}},
-	{"appliance", []string{"appliance", "backend", "frontends"}},
+	{"appliance", []string{"appliance", "backend", "frontends", "udev"}},
 	{"cli", []string{"appliance"}},
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"glidefs-appliance/frontends"
 	"glidefs-appliance/frontends/ublk"
+	"glidefs-appliance/udev"
 )
 
 // blocks is the ublk server: there from the first disk that wants it to the end of the daemon.
@@ -44,6 +45,9 @@ func (b *blocks) open() (*ublk.Server, error) {
 		return nil, err
 	}
 	runtime.GOMAXPROCS(runtime.NumCPU() + s.Workers())
+	if wrote, err := udev.Host().Ensure(); wrote || err != nil {
+		b.log.Info("udev rule for block devices put in place", "err", err)
+	}
 	b.server = s
 	return s, nil
 }

@@ -124,6 +124,7 @@ func (d *Device) create(ctx context.Context) error {
 		t.step("serve")
 	}
 	if err == nil {
+		d.s.mark(info.ID)
 		err = d.s.control.start(info.ID)
 		t.step("start")
 	}
@@ -268,6 +269,7 @@ func (d *Device) remove(ctx context.Context, force bool) error {
 	if err := del(d.info.ID); err != nil && !errors.Is(err, unix.ENODEV) {
 		return err
 	}
+	unmark(d.info.ID)
 	return nil
 }
 

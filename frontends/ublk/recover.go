@@ -110,6 +110,7 @@ func (s *Server) discard(i devInfo) error {
 	if err := s.control.drop(i.ID); err != nil && !errors.Is(err, unix.ENODEV) {
 		return err
 	}
+	unmark(i.ID)
 	return nil
 }
 
