@@ -23,7 +23,7 @@ type batch struct {
 	weight  int64     // memory taken from shared.batches
 	bld     *pack.Builder
 	pack    *pack.Pack // its body is bld's memory; nil when every record was a zero that hid nothing: only the barrier moves
-	inlines int        // entries at the tail's head that are merged into pack
+	taken   []source   // inline packs at the tail's head that are merged into pack
 }
 
 // batchRecords bounds the records of a batch of small ones; a discard has no bytes to count.
@@ -88,21 +88,34 @@ func (v *Volume) logOf(seq uint64) wlog.LogID {
 	return inc[0].ID
 }
 
-// instant dates a barrier. At time now the log ended at seq last; v.marks keeps such pairs, so that a batch that ends
-// in the middle of the log is dated by the newest pair it covers: too old rather than too new.
+// instant dates a barrier. At time now the log ended at seq last; v.marks keeps such pairs until they are settled, for what
+// is cut may be cut again, so that a batch that ends in the middle of the log is dated by the newest pair it covers: too
+// old rather than too new.
 func (v *Volume) instant(barrier, last uint64, now time.Time) time.Time {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if n := len(v.marks); n > 0 && v.marks[n-1].seq == last {
+		v.marks = v.marks[:n-1]
+	}
 	v.marks = append(v.marks, mark{last, now})
+	return v.instantLocked(barrier)
+}
+
+func (v *Volume) instantLocked(barrier uint64) time.Time {
 	at := v.lastInstant
 	if at.IsZero() {
 		at = v.mu.dirty
 	}
-	for len(v.marks) > 0 && v.marks[0].seq <= barrier {
-		at, v.marks = v.marks[0].at, v.marks[1:]
+	for i := 0; i < len(v.marks) && v.marks[i].seq <= barrier; i++ {
+		at = v.marks[i].at
 	}
-	v.lastInstant = at
 	return at
+}
+
+// datedLocked forgets the marks that a settled barrier covers.
+func (v *Volume) datedLocked(barrier uint64) {
+	v.lastInstant = v.instantLocked(barrier)
+	v.marks = slices.DeleteFunc(v.marks, func(m mark) bool { return m.seq <= barrier })
 }
 
 type mark struct {
@@ -116,9 +129,9 @@ type mark struct {
 func (v *Volume) build(ctx context.Context, b *batch, top *view) error {
 	m := merger{host: v.host, sector: v.sector, fold: &b.fold, log: v.log}
 	if top != nil {
-		b.inlines = gathered(top.tail, b.bytes, v.host.Tuning.InlineBytes)
-		m.packs = top.tail[:b.inlines]
-		m.dead = func(first, end uint64) bool { return !top.knows(b.inlines, first, end) }
+		b.taken = top.tail[:gathered(top.tail, b.bytes, v.host.Tuning.InlineBytes)]
+		m.packs = b.taken
+		m.dead = func(first, end uint64) bool { return !top.knows(len(b.taken), first, end) }
 	}
 	b.bld = v.host.builder(v.sector)
 	if err := m.into(ctx, b.bld); err != nil {
@@ -181,12 +194,19 @@ func leadingInlines(tail []source) int {
 
 // rides tells whether the batch goes into the manifest itself.
 func (b *batch) rides(inline int64) bool {
-	return b.pack != nil && b.inlines == 0 && int64(len(b.pack.Body)) < inline
+	return b.pack != nil && len(b.taken) == 0 && int64(len(b.pack.Body)) < inline
+}
+
+// fits tells whether the manifest is the one that the batch goes on from: exact up to where the batch begins, and with the
+// inline packs that it takes along.
+func (b *batch) fits(m *manifest.Manifest) bool {
+	same := func(s source, t manifest.TailEntry) bool { return s.ref.Hash == t.Ref.Hash }
+	return m.Barrier.Seq == b.after && len(m.Tail) >= len(b.taken) && slices.EqualFunc(b.taken, m.Tail[:len(b.taken)], same)
 }
 
 // into enters the batch in the next manifest.
 func (b *batch) into(next *manifest.Manifest, inline int64) {
-	next.Tail = next.Tail[b.inlines:]
+	next.Tail = next.Tail[len(b.taken):]
 	if b.pack != nil {
 		e := manifest.TailEntry{Ref: b.pack.Ref}
 		if b.rides(inline) {

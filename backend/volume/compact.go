@@ -11,14 +11,15 @@ import (
 	"glidefs-appliance/backend/store"
 )
 
-// Compaction keeps reads short and gives space back. It never runs in the write path and takes one of three steps at a
+// Compaction keeps reads short and gives space back. It never runs in the write path and takes one of four steps at a
 // time, the first that is due:
 //
 //  1. small: a run of small neighbours in the tail becomes one pack of the tail, so that a disk that trickles does not
 //     rewrite a level for a few KiB;
 //  2. tail: the whole tail (but for inline packs at its head) goes into level 0, together with the packs of level 0 it
 //     overlaps. Done range by range; the tail's packs stay until the last range is in, hiding what is equal to them;
-//  3. level: a level over its size gives packs to the next.
+//  3. waste: where discards hide much, the tail goes down with its inline packs, and its zeros to the last level;
+//  4. level: a level over its size gives packs to the next.
 
 // smallRun is how many small neighbours in the tail make a merge worth its requests.
 const smallRun = 8
@@ -79,8 +80,11 @@ func (v *Volume) nextStep() func(context.Context) error {
 	if lo, hi := smallNeighbours(vw.tail[skip:], raw); lo < hi {
 		return func(ctx context.Context) error { return v.mergeSmall(ctx, vw, skip+lo, skip+hi) }
 	}
-	if len(vw.tail)-skip > v.host.Tuning.TailPacks || v.host.wasteful(vw, skip) {
+	if len(vw.tail)-skip > v.host.Tuning.TailPacks {
 		return func(ctx context.Context) error { return v.mergeDown(ctx, vw, skip) }
+	}
+	if v.host.wasteful(vw) {
+		return func(ctx context.Context) error { return v.mergeWaste(ctx, vw) }
 	}
 	limit := uint64(v.host.Tuning.LevelBytes)
 	for i, l := range vw.man.Levels {
@@ -93,21 +97,21 @@ func (v *Volume) nextStep() func(context.Context) error {
 }
 
 // wasteful tells whether discards in the tail hide enough of what is below to be worth a merge: a quarter of it.
-func (h *Host) wasteful(vw *view, skip int) bool {
+func (h *Host) wasteful(vw *view) bool {
 	zeros, below := uint64(0), uint64(0)
 	for _, l := range vw.man.Levels {
 		below += l.Sectors
 	}
-	for _, s := range vw.tail[skip:] {
+	for _, s := range vw.tail {
 		below += s.ref.Sectors
 		zeros += h.zeros(s)
 	}
-	sector := uint64(vw.man.Sector)
-	return below*sector > wasteFloor && min(zeros, below) > below/4
+	floor := uint64(h.Tuning.BatchBytes/wasteShare) / uint64(vw.man.Sector)
+	return below > floor && min(zeros, below) > below/4
 }
 
-// wasteFloor: below this many bytes a disk's garbage isn't worth a merge.
-const wasteFloor = 8 << 20
+// wasteShare: below this part of a full pack a disk's garbage isn't worth a merge.
+const wasteShare = 4
 
 // smallShare: a small pack holds at most this part of a full one's raw data. Merges cut their packs by that, so eight that
 // are small only because they compress well would become eight again, for ever.
@@ -186,28 +190,66 @@ func without(tail []manifest.TailEntry, gone []source) []manifest.TailEntry {
 	})
 }
 
+// mergeWaste moves the whole tail into level 0, and from there, level by level, the packs that have zeros: what they hide
+// is gone when they have come to the last.
+func (v *Volume) mergeWaste(ctx context.Context, vw *view) error {
+	first, end := bounds(vw.tail)
+	if err := v.mergeDown(ctx, vw, 0); err != nil {
+		return err
+	}
+	for i := 0; i+1 < len(v.currentView().man.Levels); i++ {
+		if err := v.sink(ctx, i, first, end); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sink moves the packs of level i that overlap [first, end) and have zeros, with some neighbours, into the next level.
+func (v *Volume) sink(ctx context.Context, i int, first, end uint64) error {
+	for first < end {
+		packs, err := v.refs(ctx, v.currentView().man.Levels[i], first, end, mergeStep)
+		if err != nil || len(packs) == 0 {
+			return err
+		}
+		if slices.ContainsFunc(packs, func(s source) bool { return v.host.zeros(s) > 0 }) {
+			err = v.lower(ctx, i, packs)
+		}
+		if err != nil {
+			return err
+		}
+		_, first = bounds(packs)
+	}
+	return nil
+}
+
 // mergeLevel moves up to mergeStep packs of level i into the next one, going round the disk.
 func (v *Volume) mergeLevel(ctx context.Context, vw *view, i int) error {
-	moved, err := v.refs(ctx, vw.man.Levels[i], v.turns[i], ^uint64(0), mergeStep)
+	packs, err := v.refs(ctx, vw.man.Levels[i], v.turns[i], ^uint64(0), mergeStep)
 	if err != nil {
 		return err
 	}
-	if len(moved) == 0 {
+	if len(packs) == 0 {
 		v.turns[i] = 0
 		return nil
 	}
-	first, end := bounds(moved)
-	mg := merge{v: v, uppers: moved, into: i + 1, lo: first, hi: end, whole: true}
+	err = v.lower(ctx, i, packs)
+	_, v.turns[i] = bounds(packs)
+	return err
+}
+
+// lower moves neighbours of level i into the next one.
+func (v *Volume) lower(ctx context.Context, i int, packs []source) error {
+	first, end := bounds(packs)
+	mg := merge{v: v, uppers: packs, into: i + 1, lo: first, hi: end, whole: true}
 	if err := mg.collect(ctx); err != nil {
 		return err
 	}
-	err = mg.run(ctx, func(next *manifest.Manifest) error {
+	return mg.run(ctx, func(next *manifest.Manifest) error {
 		root, err := v.host.Pages.Update(ctx, next.Levels[i], first, end, nil)
 		next.Levels[i] = root
 		return err
 	})
-	v.turns[i] = end
-	return err
 }
 
 // refs lists up to most packs of a level that overlap [first, end), in address order.

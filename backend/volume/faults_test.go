@@ -55,7 +55,9 @@ func testFaults(t *testing.T, rng *rand.Rand) {
 	if err := f.FreezeLists(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	var acks []ack
 	for range 150 {
+		instantHolds(t, d.v, acks)
 		switch k := rng.IntN(20); {
 		case k < 3:
 			misfortune(f, rng)
@@ -78,6 +80,7 @@ func testFaults(t *testing.T, rng *rand.Rand) {
 					return
 				}
 			}
+			acks = append(acks, ack{d.v.log.LastSeq(), time.Now()})
 		}
 	}
 	f.Clear()
@@ -96,6 +99,23 @@ func elsewhere(t *testing.T, r *rig, d *disk) {
 	d.v = r.open(t, d.name, OpenOptions{Takeover: true})
 	if got, err := d.content(); err != nil || firstDiff(got, d.now) >= 0 {
 		t.Fatalf("elsewhere: wrong from byte %d, %v", firstDiff(got, d.now), err)
+	}
+}
+
+// ack: everything up to this seq was acknowledged at that time.
+type ack struct {
+	seq uint64
+	at  time.Time
+}
+
+// instantHolds checks that what was acknowledged before the instant in Status is in the store.
+func instantHolds(t *testing.T, v *Volume, acks []ack) {
+	t.Helper()
+	s := v.Status()
+	for _, a := range acks {
+		if a.seq > s.BarrierSeq && a.at.Before(s.BarrierTime) {
+			t.Errorf("the store is exact up to %s and record %d, but %d was acknowledged at %s", s.BarrierTime, s.BarrierSeq, a.seq, a.at)
+		}
 	}
 }
 

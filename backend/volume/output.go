@@ -49,6 +49,7 @@ func (o *output) put(ctx context.Context, bld *pack.Builder) error {
 	if err := o.v.host.putPack(ctx, p, &o.w); err != nil {
 		return err
 	}
+	o.v.host.shared().indexes.put(p.Ref.Hash, p.Index)
 	o.refs = append(o.refs, p.Ref)
 	bld.Reset()
 	return nil

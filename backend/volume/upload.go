@@ -248,12 +248,12 @@ func (v *Volume) publishBatch(ctx context.Context, b *batch) error {
 	}
 	stale := false
 	err := v.replace(ctx, w, func(next *manifest.Manifest) {
-		if stale = next.Barrier.Seq != b.after; !stale {
+		if stale = !b.fits(next); !stale {
 			b.into(next, inline)
 		}
 	})
 	if err == nil && stale {
-		err = fmt.Errorf("upload %s: not from record %d: %w", v.name, b.after, errStale)
+		err = fmt.Errorf("upload %s: from record %d: %w", v.name, b.after, errStale)
 	}
 	if err != nil {
 		return err
@@ -263,13 +263,15 @@ func (v *Volume) publishBatch(ctx context.Context, b *batch) error {
 	}
 	v.host.counters.batches.Add(1)
 	v.settle(b.barrier)
+	v.trimSoon()
 	v.compactSoon()
 	return nil
 }
 
 // errStale ends the uploader's run: an earlier manifest PUT, whose answer was lost, has brought more to the store than was
-// known, and what is cut from before that must not go over it. The next run cuts anew.
-var errStale = errors.New("cut from before what the store holds")
+// known, and what is cut from before that must not go over it; or compaction took the inline packs that the batch did. The
+// next run cuts anew.
+var errStale = errors.New("the manifest is not the one the batch was cut for")
 
 // putPack uploads a pack. w keeps when the first object of an update was written.
 func (h *Host) putPack(ctx context.Context, p *pack.Pack, w *manifest.Window) error {
@@ -328,6 +330,7 @@ func (v *Volume) settle(b wlog.Barrier) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.mu.settled = b.Seq
+	v.datedLocked(b.Seq)
 	v.mu.dirty = time.Time{}
 	if _, writes := v.log.Unsettled(); writes > 0 {
 		v.mu.dirty = v.lastInstant

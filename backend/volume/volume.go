@@ -33,6 +33,7 @@ type Volume struct {
 		m       extmap
 		view    *view
 		pending int64     // bytes committed since the last cut
+		punched int64     // bytes zeroed since the log was trimmed
 		dirty   time.Time // no later than the oldest write that is not in the store; zero when clean
 		settled uint64    // seq
 		want    uint64    // Sync asks for everything up to this seq
@@ -52,7 +53,7 @@ type Volume struct {
 	background  sync.WaitGroup
 	wake        chan struct{} // the uploader's
 	marks       []mark        // guarded by mu: see instant
-	lastInstant time.Time     // guarded by mu: of the newest batch cut
+	lastInstant time.Time     // guarded by mu: of the settled barrier
 	compacting  atomic.Bool
 	turns       [8]uint64 // where the next merge out of a level begins; only the compaction touches it
 	waiting     atomic.Int32

@@ -185,6 +185,7 @@ func (v *Volume) zero(ctx context.Context, lo, hi int64, flags uint8) error {
 		if o.spans, err = v.reserve(ctx, 0, o.spans[:0]); err == nil {
 			v.mu.Lock()
 			step := v.mu.m.pieces(first, end, zeroStep)
+			v.mu.punched += int64(step-first) * v.sector
 			v.mu.Unlock()
 			o.recs = append(o.recs, wlog.Record{Kind: wlog.KindZero, Flags: flags, First: first, Count: step - first})
 			first, err = step, v.commit(o, nil)

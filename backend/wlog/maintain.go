@@ -117,11 +117,7 @@ func isFull(err error) bool { return errors.Is(err, errBudget) || errors.Is(err,
 func (l *Log) evictOldest() bool {
 	batch := l.pickVictims()
 	for _, s := range batch {
-		l.o.Evict(s)
-		l.mu.Lock()
-		l.table.set(s.number, nil)
-		l.mu.Unlock()
-		s.Release()
+		l.evict(s)
 	}
 	return len(batch) > 0
 }
@@ -174,6 +170,9 @@ func (l *Log) lifeEnded(s *Segment) {
 		return
 	}
 	l.dying--
+	if s.surplus {
+		l.giveUp += s.size
+	}
 	l.free = append(l.free, freeFile{s.file, s.number, s.size, s.last})
 	l.countReclaimableLocked()
 	l.kickLocked()

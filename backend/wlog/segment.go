@@ -31,6 +31,8 @@ type Segment struct {
 	last   uint64
 	synced uint64 // records up to this seq are durable
 	queued bool   // in log.dirty
+	// surplus: when the life ends the file is deleted, unless requests wait for room
+	surplus bool
 }
 
 // freeFile is a segment file without a life: nothing in it is needed once the head says that the log begins after last.
