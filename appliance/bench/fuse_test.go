@@ -44,6 +44,9 @@ func TestFIO(t *testing.T) {
 	ours := serve(t, v)
 	warm(t, v)
 	for _, r := range frontendtest.Rows {
+		if !writes(r) {
+			refill(t, v)
+		}
 		run := func(path string, prepare func()) func() float64 {
 			return func() float64 {
 				if writes(r) {

@@ -74,12 +74,20 @@ func warm(t testing.TB, v *volume.Volume) {
 	t.Helper()
 	for before := int64(-1); v.Status().LogBytes > before; {
 		before = v.Status().LogBytes
-		fill(t, v)
-		settle(t, v)
+		refill(t, v)
 		if !full() {
 			return
 		}
 	}
+}
+
+// refill brings all of the disk into the log, in order: what was written before may have been given up, and a store
+// that forgets has not got it either.
+func refill(t testing.TB, v *volume.Volume) {
+	t.Helper()
+	v.Pause(false)
+	fill(t, v)
+	settle(t, v)
 }
 
 func must(t testing.TB, err error) {
