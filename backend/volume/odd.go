@@ -70,20 +70,36 @@ func (v *Volume) writeOdd(ctx context.Context, p []byte, off int64) error {
 	return err
 }
 
+// tryOdd reads the edges twice: first to have what is only in the store here, while nothing is held; and again, once there
+// is room in the log, under the guard. Who waits for room must hold no segment: the room may have to come from it.
 func (v *Volume) tryOdd(ctx context.Context, buf []byte, lo int64, p []byte, at int) error {
+	if err := v.readEdges(ctx, buf, lo); err != nil {
+		return err
+	}
+	o := ops.Get().(*op)
+	defer o.put()
+	var err error
+	if o.spans, err = v.reserve(ctx, int64(len(buf)), o.spans[:0]); err != nil {
+		return err
+	}
 	var g guard
 	v.mu.Lock()
 	g.takeLocked(v, [2]uint64{uint64(lo / v.sector), uint64((lo+int64(len(buf)))/v.sector) - 1})
 	v.mu.Unlock()
 	defer g.release()
-	if err := v.ReadAt(ctx, buf[:v.sector], lo); err != nil {
+	if err := v.readEdges(ctx, buf, lo); err != nil {
+		v.log.Abandon(o.spans)
 		return err
 	}
-	if last := int64(len(buf)) - v.sector; last > 0 {
-		if err := v.ReadAt(ctx, buf[last:], lo+last); err != nil {
-			return err
-		}
-	}
 	copy(buf[at:], p)
-	return v.write(ctx, buf, lo, &g)
+	return v.move(o, buf, lo, &g)
+}
+
+// readEdges reads the first and the last sector of buf.
+func (v *Volume) readEdges(ctx context.Context, buf []byte, lo int64) error {
+	err := v.ReadAt(ctx, buf[:v.sector], lo)
+	if last := int64(len(buf)) - v.sector; err == nil && last > 0 {
+		err = v.ReadAt(ctx, buf[last:], lo+last)
+	}
+	return err
 }

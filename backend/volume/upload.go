@@ -196,7 +196,7 @@ func (v *Volume) takePending(n int64) {
 func (v *Volume) waitDue(ctx context.Context, after uint64, cutAt time.Time) bool {
 	for {
 		v.mu.Lock()
-		due, dirty := v.mu.pending >= v.host.Tuning.BatchBytes || v.mu.want > after, v.mu.dirty
+		due, dirty := v.mu.pending >= v.host.Tuning.BatchBytes || v.mu.want > after || v.waiting.Load() > 0, v.mu.dirty
 		paused := v.mu.paused
 		v.mu.Unlock()
 		if paused || v.log.LastSeq() <= after || dirty.IsZero() {

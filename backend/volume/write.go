@@ -37,7 +37,7 @@ func (v *Volume) WriteAt(ctx context.Context, p []byte, off int64, fua bool) err
 	for len(p) > 0 && err == nil {
 		n := min(len(p), v.maxWrite()-int(off&(v.sector-1))) // a crash between two parts leaves every sector old or new
 		if (off|int64(n))&(v.sector-1) == 0 {
-			err = v.write(ctx, p[:n], off, nil)
+			err = v.write(ctx, p[:n], off)
 		} else {
 			err = v.writeOdd(ctx, p[:n], off)
 		}
@@ -53,15 +53,20 @@ func (v *Volume) WriteAt(ctx context.Context, p []byte, off int64, fua bool) err
 // segments of tests.
 func (v *Volume) maxWrite() int { return int(min(1<<20, v.log.MaxReserve()/2)) &^ 4095 }
 
-// write moves whole sectors to the log and commits them. With a guard the commit is refused (errMoved) when the sectors
-// it watches have changed.
-func (v *Volume) write(ctx context.Context, p []byte, off int64, g *guard) error {
+// write moves whole sectors to the log and commits them.
+func (v *Volume) write(ctx context.Context, p []byte, off int64) error {
 	o := ops.Get().(*op)
 	defer o.put()
 	var err error
 	if o.spans, err = v.reserve(ctx, int64(len(p)), o.spans[:0]); err != nil {
 		return err
 	}
+	return v.move(o, p, off, nil)
+}
+
+// move fills the reserved spans and commits them. With a guard the commit is refused (errMoved) when the sectors it
+// watches have changed.
+func (v *Volume) move(o *op, p []byte, off int64, g *guard) error {
 	for i := range o.spans {
 		s := &o.spans[i]
 		n := min(s.Len, int64(len(p)))

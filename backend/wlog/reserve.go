@@ -176,7 +176,8 @@ func (l *Log) movedLocked(s *Segment) {
 	}
 }
 
-// Abandon gives back spans that will not be appended.
+// Abandon gives back spans that will not be appended. That may be what a settled segment was waiting for to be given up:
+// no later Settle has to come.
 func (l *Log) Abandon(spans []Span) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -189,4 +190,7 @@ func (l *Log) Abandon(spans []Span) {
 		l.movedLocked(s)
 	}
 	l.grantLocked()
+	if len(l.waiters) > 0 {
+		l.kickLocked()
+	}
 }

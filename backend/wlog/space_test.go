@@ -358,6 +358,33 @@ func TestFullFileSystemRecycles(t *testing.T) {
 	l.close()
 }
 
+// TestAbandonMakesRoom: the last thing that keeps a settled segment from being given up to a waiter may be a move that is
+// abandoned.
+func TestAbandonMakesRoom(t *testing.T) {
+	o := testOptions(vfs.NewCrash())
+	o.Budget = NewBudget(0)
+	l := startLog(t, o, 1)
+	for i := range uint64(20) {
+		l.write(i, i, true)
+	}
+	move, err := l.Reserve(context.Background(), blockSize, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := l.reserveLater(l.MaxReserve())
+	l.settleAll()
+	waitFor(t, func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.reported > 0 && !l.maint
+	})
+	l.Abandon(move)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	l.close()
+}
+
 // TestReplaceOnAFullFileSystem: what lies beside the head is replaced from the spare blocks too, and they are taken again
 // as soon as there are any.
 func TestReplaceOnAFullFileSystem(t *testing.T) {
