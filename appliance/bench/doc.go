@@ -4,5 +4,5 @@
 //	go test ./appliance/bench -v      every row for a moment, so that it cannot rot
 //
 // A row is a test that calls report; TestMain prints the table. Nothing is asserted about speed: the machine is shared.
-// GLIDEFS_BENCH=10s makes the rows measure for that long a run.
+// GLIDEFS_BENCH=5s makes the rows measure for that long a run.
 package bench
