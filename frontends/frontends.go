@@ -32,9 +32,11 @@ type Disk interface {
 
 // Extent is a run of bytes in a local file, or zeros (FD < 0).
 type Extent struct {
-	FD  int
-	Off int64
-	Len int64
+	FD int
+	// Direct is a descriptor of the same file past its page cache, where whole blocks can be had that way; else FD.
+	Direct int
+	Off    int64
+	Len    int64
 }
 
 // Plan says where the bytes of a request lie. The holder keeps the files alive until Release. Reuse Plans: their slices

@@ -148,7 +148,7 @@ func (v *Volume) mapView(vw *view, off, n int64, plan *frontends.Plan) bool {
 		from, skip, count := v.span(pt, off, n)
 		zeros(off + skip)
 		plan.Refs = append(plan.Refs, hit)
-		plan.Extents = append(plan.Extents, frontends.Extent{FD: hit.File().Fd(), Off: hit.Off() + pt.off + from, Len: count})
+		plan.Extents = append(plan.Extents, extent(hit.File(), hit.Off()+pt.off+from, count))
 		at += count
 	}
 	zeros(off + n)

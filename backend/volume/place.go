@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"glidefs-appliance/backend/vfs"
 	"glidefs-appliance/backend/wlog"
 	"glidefs-appliance/frontends"
 )
@@ -61,21 +62,22 @@ func (o *op) describe(place *frontends.Placement) {
 	place.Own = o
 	for i := range o.spans {
 		s := &o.spans[i]
-		place.Extents = append(place.Extents, frontends.Extent{FD: descriptor(s), Off: s.Off, Len: s.Len})
+		place.Extents = append(place.Extents, extent(s.Seg.File(), s.Off, s.Len))
 	}
 }
 
 // directIO is what a file can do that also has a descriptor past the page cache.
 type directIO interface{ DirectFd() int }
 
-// descriptor for the bytes of a span. Past the page cache a ring writes them without a helper thread, and they need no
-// write-out before a Flush; but only whole blocks of any SSD go that way.
-func descriptor(s *wlog.Span) int {
-	f := s.Seg.File()
-	if d, ok := f.(directIO); ok && s.Len%4096 == 0 {
-		return d.DirectFd()
+// extent describes bytes of a file. Past the page cache a ring moves them without a helper thread or a copy; but only
+// whole blocks of any SSD go that way.
+func extent(f vfs.File, off, n int64) frontends.Extent {
+	e := frontends.Extent{FD: f.Fd(), Off: off, Len: n}
+	e.Direct = e.FD
+	if d, ok := f.(directIO); ok && (off|n)%4096 == 0 {
+		e.Direct = d.DirectFd()
 	}
-	return f.Fd()
+	return e
 }
 
 // Commit implements frontends.Placer. Records of bytes that nobody saw carry no checksum: recovery trusts them up to

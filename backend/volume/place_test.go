@@ -23,7 +23,7 @@ func moveThere(t *testing.T, p []byte, place *frontends.Placement, direct, sums 
 	for i, e := range place.Extents {
 		var err error
 		if direct {
-			_, err = unix.Pwrite(e.FD, p[:e.Len], e.Off)
+			_, err = unix.Pwrite(e.Direct, p[:e.Len], e.Off)
 		} else {
 			err = place.Own.(*op).spans[i].Seg.WriteAt(p[:e.Len], e.Off)
 		}

@@ -115,7 +115,7 @@ func (v *Volume) MapRead(off, n int64, plan *frontends.Plan) bool {
 	v.mu.Lock()
 	if seg, at, ok := v.oneLocked(off, n); ok {
 		v.mu.Unlock()
-		plan.Extents = append(plan.Extents, frontends.Extent{FD: seg.File().Fd(), Off: at, Len: n})
+		plan.Extents = append(plan.Extents, extent(seg.File(), at, n))
 		plan.Refs = append(plan.Refs, seg)
 		return true
 	}
@@ -129,7 +129,7 @@ func (v *Volume) MapRead(off, n int64, plan *frontends.Plan) bool {
 		switch {
 		case pc.seg != nil:
 			plan.Refs = append(plan.Refs, pc.seg)
-			plan.Extents = append(plan.Extents, frontends.Extent{FD: pc.seg.File().Fd(), Off: pc.off, Len: pc.n})
+			plan.Extents = append(plan.Extents, extent(pc.seg.File(), pc.off, pc.n))
 		case pc.hole:
 			ok = ok && v.mapView(view, off, pc.n, plan)
 		default:

@@ -115,7 +115,7 @@ func (d *FileDisk) MapRead(off, n int64, plan *frontends.Plan) bool {
 		if split := d.Split.Load(); split > 0 {
 			l = min(n, split-off%split)
 		}
-		plan.Extents = append(plan.Extents, frontends.Extent{FD: fd, Off: off, Len: l})
+		plan.Extents = append(plan.Extents, frontends.Extent{FD: fd, Direct: fd, Off: off, Len: l})
 		off, n = off+l, n-l
 	}
 	d.held.Add(1)

@@ -149,7 +149,7 @@ func (f *flights) turn() bool {
 	if !open {
 		return false
 	}
-	if err := f.ring.Wait(f.patience()); err != nil {
+	if err := f.ring.Wait(1, f.patience()); err != nil {
 		panic(fmt.Sprintf("ublk control: %v", err))
 	}
 	f.c.waker.Awake()

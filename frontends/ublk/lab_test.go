@@ -96,3 +96,17 @@ func TestConformance(t *testing.T) {
 		})
 	}
 }
+
+// TestSelfTest: a kernel that serves passes, within the limit, and is remembered.
+func TestSelfTest(t *testing.T) {
+	for mode, zeroCopy := range modes(t) {
+		began := time.Now()
+		if err := selfTest(zeroCopy); err != nil {
+			t.Errorf("%s: %v", mode, err)
+		}
+		t.Logf("%s: %v", mode, time.Since(began))
+	}
+	if a, b := Probe(), Verified(); a != b {
+		t.Errorf("probed %+v, verified %+v", a, b)
+	}
+}

@@ -10,7 +10,6 @@ type share struct {
 	reqs    []request
 	commits []*request // writes of the running batch whose bytes are in place
 	flushes []*request // and those that wait for a sync
-	busy    int        // requests being served
 	out     int        // tags that the kernel has taken back
 }
 
@@ -91,8 +90,13 @@ const tableEnd = tableSlots
 // tagEvent handles the completion of a FETCH: a request, or the end of the tag. ENODEV ends it in order; any other error
 // is ours, and the tag is lost as well.
 func (w *worker) tagEvent(r *request, res int32) {
-	if res >= 0 {
+	switch {
+	case res >= 0:
 		w.start(r)
+		return
+	case r.linked && res == -int32(unix.ECANCELED):
+		r.linked = false
+		w.slow(r)
 		return
 	}
 	if res != -int32(unix.ENODEV) {

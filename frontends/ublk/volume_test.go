@@ -36,13 +36,19 @@ func stateDir(t *testing.T) string {
 // engine is what a daemon has of it.
 func engine(t *testing.T, dir string, tuning volume.Tuning) *volume.Host {
 	t.Helper()
+	return tightEngine(t, dir, 512<<20, 256<<20, tuning)
+}
+
+// tightEngine is one with that many bytes for the logs and the cache.
+func tightEngine(t *testing.T, dir string, log, clean int64, tuning volume.Tuning) *volume.Host {
+	t.Helper()
 	fs, st := vfs.OS(), mem.New()
 	for _, d := range []string{"logs", "cache"} {
 		if err := fs.MkdirAll(filepath.Join(dir, d)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	c, err := cache.Open(cache.Options{FS: fs, Dir: filepath.Join(dir, "cache"), Size: 256 << 20})
+	c, err := cache.Open(cache.Options{FS: fs, Dir: filepath.Join(dir, "cache"), Size: clean})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +56,7 @@ func engine(t *testing.T, dir string, tuning volume.Tuning) *volume.Host {
 	return &volume.Host{
 		FS: fs, Logs: filepath.Join(dir, "logs"), BootID: "boot", Store: st, Cache: c,
 		Owner: manifest.Owner{State: [16]byte{1}, Host: "test"}, Pages: manifest.NewPages(st, 256),
-		Budget: wlog.NewBudget(512 << 20), Tuning: tuning, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Budget: wlog.NewBudget(log), Tuning: tuning, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
 }
 

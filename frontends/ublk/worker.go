@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"time"
 
 	"glidefs-appliance/frontends"
 	"glidefs-appliance/frontends/ublk/uring"
@@ -49,8 +50,13 @@ type worker struct {
 	lives  []uint16
 	todo   []*share // with commits or flushes of the running batch
 	writes []frontends.Write
+	linked int // reads since the last Wait that are answered without us
 	closed bool
 }
+
+// linkedLimit is how long completions of linked reads, which need hardly any work, are let gather: until the request
+// that follows is there too. Anything else waits for them meanwhile: as long as they take, and no longer than this.
+const linkedLimit = 2 * time.Millisecond
 
 // inbox is how other goroutines reach a worker.
 type inbox struct {
@@ -165,7 +171,12 @@ func (w *worker) turn() {
 			return
 		}
 	}
-	if err := w.ring.Wait(-1); err != nil {
+	n, limit := 1+w.linked, linkedLimit
+	if w.linked == 0 {
+		limit = -1
+	}
+	w.linked = 0
+	if err := w.ring.Wait(n, limit); err != nil {
 		panic(fmt.Sprintf("ublk worker: %v", err))
 	}
 	w.waker.Awake()
@@ -209,12 +220,20 @@ func (w *worker) complete(c uring.CQE) {
 	case kind == kindTag:
 		w.tagEvent(r, c.Res)
 	case kind == kindPart:
-		if int(c.Res) != int(c.UserData&(1<<indexShift-1))+1 {
-			r.failed = true
-		}
-		if r.parts--; r.parts == 0 {
-			w.moved(r)
-		}
+		w.partEvent(r, int(c.Res) == int(c.UserData&(1<<indexShift-1))+1)
+	}
+}
+
+func (w *worker) partEvent(r *request, whole bool) {
+	r.parts--
+	r.failed = r.failed || !whole
+	switch {
+	case r.linked && whole:
+		r.linked = false
+		r.plan.Release()
+	case r.linked: // its answer is about to come back, cancelled
+	case r.parts == 0:
+		w.moved(r)
 	}
 }
 
@@ -335,6 +354,5 @@ func (w *worker) commit(sh *share) {
 func (w *worker) answer(r *request, res int32) {
 	r.plan.Release()
 	w.pool.put(r)
-	r.sh.busy--
 	w.fetch(r, cmdCommitAndFetch, res)
 }

@@ -40,9 +40,11 @@ const (
 	rsrcSparse       = 1
 
 	pollMulti = 1 << 0
-	// FsyncData makes an FSYNC an fdatasync.
 	fsyncData = 1 << 0
 )
+
+// sqeLink makes the next SQE wait for this one's success; else it ends with -ECANCELED.
+const sqeLink = 1 << 2
 
 // CQE flags.
 const FlagMore = 1 << 1 // the request stays armed

@@ -30,6 +30,10 @@ func (s *SQE) rw(op uint8, fd int, addr uint64, n int, off int64) {
 
 func pointer(p []byte) uint64 { return uint64(uintptr(unsafe.Pointer(unsafe.SliceData(p)))) }
 
+// Link holds the next SQE back until this one has done all it was asked for. After less, or an error, the next one ends
+// with -ECANCELED. Both must go to the kernel at once: see Room.
+func (s *SQE) Link() { s.flags |= sqeLink }
+
 // Fdatasync makes a file's data durable.
 func (s *SQE) Fdatasync(fd int) { s.opcode, s.fd, s.opFlags = opFsync, int32(fd), fsyncData }
 

@@ -28,7 +28,8 @@ type Ring struct {
 	cqMask         uint32
 	cqes           []CQE
 
-	arg *waitArg
+	arg    *waitArg
+	enters atomic.Uint64
 }
 
 // waitArg is what Wait hands to the kernel, in memory that does not move.
@@ -131,6 +132,15 @@ func (r *Ring) Get() *SQE {
 	return s
 }
 
+// Room makes sure that the next n SQEs go to the kernel together.
+func (r *Ring) Room(n uint32) {
+	if r.tail-atomic.LoadUint32(r.head)+n > r.mask+1 {
+		if err := r.Submit(); err != nil {
+			panic(fmt.Sprintf("uring: submit: %v", err))
+		}
+	}
+}
+
 // Submit hands the SQEs to the kernel. It may block where the file of a request does not support IO without blocking.
 func (r *Ring) Submit() error {
 	for {
@@ -141,18 +151,18 @@ func (r *Ring) Submit() error {
 	}
 }
 
-// Wait submits, and returns once a completion is there, after timeout (negative: none), or early when a signal came.
+// Wait submits, and returns once n completions are there, after timeout (negative: none), or early when a signal came.
 // The caller reaps and calls again in any case.
-func (r *Ring) Wait(timeout time.Duration) error {
+func (r *Ring) Wait(n int, timeout time.Duration) error {
 	if r.cqReady() {
 		return r.enter(0, enterGetEvents, nil)
 	}
 	if timeout >= 0 {
 		r.arg.timespec = timespec{int64(timeout / time.Second), int64(timeout % time.Second)}
 		r.arg.ts = uint64(uintptr(unsafe.Pointer(&r.arg.timespec)))
-		return r.enter(1, enterGetEvents|r.noWait, r.arg)
+		return r.enter(uintptr(n), enterGetEvents|r.noWait, r.arg)
 	}
-	return r.enter(1, enterGetEvents|r.noWait, nil)
+	return r.enter(uintptr(n), enterGetEvents|r.noWait, nil)
 }
 
 // enter counts what is to be submitted from the kernel's head, so that a partial submission repairs itself.
@@ -166,6 +176,7 @@ func (r *Ring) enter(minComplete, flags uintptr, arg *waitArg) error {
 	if arg != nil {
 		argp, size, flags = uintptr(unsafe.Pointer(arg)), unsafe.Sizeof(getEventsArg{}), flags|enterExtArg
 	}
+	r.enters.Add(1)
 	_, _, e := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), submit, minComplete, flags, argp, size)
 	switch e {
 	// EAGAIN, EBUSY: short of memory or of room for completions; both pass when the caller has reaped.
@@ -174,6 +185,9 @@ func (r *Ring) enter(minComplete, flags uintptr, arg *waitArg) error {
 	}
 	return fmt.Errorf("io_uring_enter: %w", e)
 }
+
+// Enters counts the calls of io_uring_enter. Any thread may ask.
+func (r *Ring) Enters() uint64 { return r.enters.Load() }
 
 func (r *Ring) cqReady() bool { return atomic.LoadUint32(r.cqTail) != *r.cqHead }
 

@@ -40,7 +40,7 @@ func collect(t *testing.T, r *Ring, n int) []CQE {
 	t.Helper()
 	got := make([]CQE, 0, n)
 	for len(got) < n {
-		if err := r.Wait(10 * time.Second); err != nil {
+		if err := r.Wait(1, 10*time.Second); err != nil {
 			t.Fatal(err)
 		}
 		var buf [7]CQE // smaller than what may be there
@@ -102,6 +102,41 @@ func TestFileIO(t *testing.T) {
 		}
 		if !bytes.Equal(in, out) {
 			t.Error("read other bytes than written")
+		}
+	})
+}
+
+// TestLink: what is linked to a request that came short or failed is cancelled, and its completion comes second.
+func TestLink(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(4096); err != nil {
+		t.Fatal(err)
+	}
+	onRing(t, 4, workerFlags, func(r *Ring) {
+		mem, err := Map(4096)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer unix.Munmap(mem)
+		for off, want := range map[int64]int32{0: 0, 1: -int32(unix.ECANCELED)} {
+			for range 5 { // more than the queue holds
+				r.Room(2)
+				s := r.Get()
+				s.Read(int(f.Fd()), mem, off)
+				s.Link()
+				s = r.Get()
+				s.Nop()
+				s.UserData = 1
+				c := collect(t, r, 2)
+				if c[0].UserData != 0 || c[1].UserData != 1 || c[1].Res != want {
+					t.Errorf("read of a page at %d, then a nop: %+v; want %d", off, c, want)
+				}
+			}
 		}
 	})
 }
@@ -175,7 +210,7 @@ func TestCancel(t *testing.T) {
 
 func TestWaitEnds(t *testing.T) {
 	onRing(t, 8, workerFlags, func(r *Ring) {
-		if err := r.Wait(time.Millisecond); err != nil {
+		if err := r.Wait(1, time.Millisecond); err != nil {
 			t.Errorf("a wait that times out: %v", err)
 		}
 		// A signal storm, as the runtime's preemption makes them.

@@ -1,0 +1,134 @@
+package ublk
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"glidefs-appliance/backend/volume"
+
+	"golang.org/x/sys/unix"
+)
+
+// soakTime is GLIDEFS_SOAK in seconds.
+func soakTime() time.Duration {
+	s := 5
+	_, _ = fmt.Sscan(os.Getenv("GLIDEFS_SOAK"), &s)
+	return time.Duration(s) * time.Second
+}
+
+// TestSoak: stamped blocks on several disks whose log and cache hold a fraction of them, so that segments are uploaded,
+// evicted and recycled and reads are cold, while writers, readers, flushes and discards run. Every block read is the
+// last one written there.
+func TestSoak(t *testing.T) {
+	eachMode(t, func(t *testing.T, zeroCopy bool) {
+		const disks, size, writers = 2, 64 * mib, 3
+		h := tightEngine(t, stateDir(t), 24<<20, 16<<20, volume.Tuning{UploadAge: 200 * time.Millisecond, BatchBytes: 2 << 20})
+		s := openServer(t, zeroCopy)
+		end := time.Now().Add(soakTime())
+		var wg sync.WaitGroup
+		before := descriptors(t)
+		for d := range disks {
+			name := fmt.Sprint("soak", d)
+			path := serve(t, s, name, openVolume(t, h, name, size, 4096)).Path()
+			for w := range writers {
+				wg.Go(func() { soak(t, path, int64(w)*size/writers/4096*4096, size/writers/4096, uint64(d*writers+w+1), end) })
+			}
+		}
+		wg.Wait()
+		t.Logf("%+v; %d descriptors more than before", s.Stats(), descriptors(t)-before)
+		if n := s.Stats(); n.Slow > 0 {
+			t.Errorf("%d requests failed on the ring", n.Slow)
+		}
+	})
+}
+
+// soak works on one part of a disk, until end: blocks of 4 KiB from base.
+func soak(t *testing.T, path string, base int64, blocks int, seed uint64, end time.Time) {
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_DIRECT, 0)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer f.Close()
+	mem, err := unix.Mmap(-1, 0, mib, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer unix.Munmap(mem)
+	rng, stamps, version := rand.New(rand.NewPCG(seed, 1)), make([]uint64, blocks), uint64(0)
+	for time.Now().Before(end) {
+		n := 1 + rng.IntN(1<<rng.IntN(9))
+		first := rng.IntN(blocks - n)
+		p, off := mem[:n*4096], base+int64(first)*4096
+		switch op := rng.IntN(100); {
+		case op < 45:
+			version++
+			for i := range n {
+				stamp(p[i*4096:][:4096], seed<<40|uint64(first+i), version)
+				stamps[first+i] = version
+			}
+			_, err = f.WriteAt(p, off)
+		case op < 93:
+			if _, err = f.ReadAt(p, off); err == nil {
+				err = compare(p, seed<<40|uint64(first), stamps[first:first+n])
+			}
+		case op < 98:
+			err = f.Sync()
+		default:
+			clear(stamps[first : first+n])
+			err = discardRange(f, off, int64(len(p)))
+		}
+		if err != nil {
+			t.Errorf("%s at %d, %d blocks: %v", path, off, n, err)
+			return
+		}
+	}
+}
+
+// stamp fills a block with what names it and its version; version 0 is zeros.
+func stamp(p []byte, block, version uint64) {
+	if version == 0 {
+		clear(p)
+		return
+	}
+	for i := 0; i < len(p); i += 16 {
+		binary.LittleEndian.PutUint64(p[i:], block)
+		binary.LittleEndian.PutUint64(p[i+8:], version)
+	}
+}
+
+func compare(p []byte, block uint64, versions []uint64) error {
+	var want [4096]byte
+	for i, v := range versions {
+		stamp(want[:], block+uint64(i), v)
+		if got := p[i*4096:][:4096]; !bytes.Equal(got, want[:]) {
+			return fmt.Errorf("block %d: %x, want version %d", i, got[:16], v)
+		}
+	}
+	return nil
+}
+
+func discardRange(f *os.File, off, n int64) error {
+	for {
+		err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+		if err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
+}
