@@ -91,7 +91,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		},
 		Commands: []*cli.Command{
 			mountCommand(), umountCommand(), attachCommand(), detachCommand(), statusCommand(), syncCommand(),
-			lsCommand(), rmCommand(), resizeCommand(), verifyCommand(), gcCommand(), salvageCommand(), abandonCommand(), serveCommand(),
+			lsCommand(), rmCommand(), resizeCommand(), verifyCommand(), gcCommand(), salvageCommand(), abandonCommand(), doctorCommand(), serveCommand(),
 		},
 		HideHelpCommand: true,
 		OnUsageError:    usageError,

@@ -3,7 +3,6 @@ package exports
 import (
 	"context"
 	"log/slog"
-	"runtime"
 	"sync"
 
 	"glidefs-appliance/frontends"
@@ -27,13 +26,12 @@ func (b *blocks) probe() ublk.Support {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.support.UserCopy {
-		b.support = ublk.Probe()
+		b.support = ublk.Verified()
 	}
 	return b.support
 }
 
-// open returns the server, started if need be. Its threads wait in the kernel most of the time and each would take a
-// slot of the scheduler from the goroutines, so there are that many more slots.
+// open returns the server, started if need be.
 func (b *blocks) open() (*ublk.Server, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -44,7 +42,6 @@ func (b *blocks) open() (*ublk.Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	runtime.GOMAXPROCS(runtime.NumCPU() + s.Workers())
 	if wrote, err := udev.Host().Ensure(); wrote || err != nil {
 		b.log.Info("udev rule for block devices put in place", "err", err)
 	}

@@ -12,6 +12,9 @@ import (
 
 const devFuse = "/dev/fuse"
 
+// Usable returns what is in the way of a mount, or nil.
+func Usable() error { return checkDevice(devFuse) }
+
 // checkDevice says what is wrong with the FUSE device, which mount errors and fusermount3 do not.
 func checkDevice(dev string) error {
 	f, err := os.OpenFile(dev, os.O_RDWR, 0)

@@ -1,0 +1,39 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"text/tabwriter"
+
+	"github.com/urfave/cli/v2"
+
+	"glidefs-appliance/appliance/doctor"
+)
+
+func doctorCommand() *cli.Command {
+	return &cli.Command{
+		Name:         "doctor",
+		Usage:        "say which frontends this host can use, and why not the others",
+		Description:  "The first usable one is what a disk gets unless --frontend says otherwise. Block devices need root.",
+		OnUsageError: usageError,
+		Action: with(func(_ context.Context, e *env, c *cli.Context) error {
+			if err := operands(c); err != nil {
+				return err
+			}
+			return examine(e)
+		}),
+	}
+}
+
+func examine(e *env) error {
+	list := doctor.Frontends()
+	if e.json {
+		return e.printJSON(list)
+	}
+	w := tabwriter.NewWriter(e.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "FRONTEND\tUSABLE\tWHY")
+	for _, f := range list {
+		fmt.Fprintf(w, "%s\t%s\t%s\n", f.Name, map[bool]string{true: "yes", false: "no"}[f.Usable], f.Reason)
+	}
+	return w.Flush()
+}
