@@ -107,7 +107,7 @@ func (d *daemon) listen() error {
 	about := api.Daemon{
 		Version: d.o.Version, PID: os.Getpid(), Store: d.engine.host.Store.URL(),
 	}
-	counters := metrics.Handler(metrics.Sources{Disks: d.disks.Status, Requests: d.engine.requests, Engine: d.engine.counters})
+	counters := metrics.Handler(metrics.Sources{Disks: d.disks.Status, Requests: d.engine.requests, Engine: d.counters})
 	d.http = &http.Server{
 		Handler:           server.New(d.disks, about, counters, d.life.ending),
 		ConnState:         d.life.connection,
@@ -116,6 +116,13 @@ func (d *daemon) listen() error {
 		ErrorLog:          slog.NewLogLogger(d.log.Handler(), slog.LevelWarn),
 	}
 	return nil
+}
+
+// counters of the engine and the block devices.
+func (d *daemon) counters() metrics.Engine {
+	e := d.engine.counters()
+	e.Ublk = d.disks.Ublk()
+	return e
 }
 
 // run serves until the daemon has a reason to end, and closes everything.

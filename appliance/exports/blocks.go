@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"glidefs-appliance/frontends"
 	"glidefs-appliance/frontends/ublk"
@@ -19,6 +20,8 @@ type blocks struct {
 	mu      sync.Mutex
 	support ublk.Support // as last probed
 	server  *ublk.Server
+
+	counts atomic.Pointer[ublk.Server] // for Ublk
 }
 
 // probe tells what the kernel offers. What was missing may have come since, so only good news are kept.
@@ -46,6 +49,7 @@ func (b *blocks) open() (*ublk.Server, error) {
 		b.log.Info("udev rule for block devices put in place", "err", err)
 	}
 	b.server = s
+	b.counts.Store(s)
 	return s, nil
 }
 
@@ -63,6 +67,14 @@ func (b *blocks) add(ctx context.Context, name string, d frontends.Disk, kind st
 		return dev.Path(), ublkZero, nil
 	}
 	return dev.Path(), ublkCopy, nil
+}
+
+// Ublk counts what the block devices of this daemon did. It does not block.
+func (m *Manager) Ublk() ublk.Stats {
+	if s := m.blocks.counts.Load(); s != nil {
+		return s.Stats()
+	}
+	return ublk.Stats{}
 }
 
 // settle waits until the kernel has noticed that the last daemon is dead. Before that no disk of it may be opened.

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"glidefs-appliance/appliance/api"
+	"glidefs-appliance/frontends/ublk"
 )
 
 // Requests counts what one cause has asked of the object store.
@@ -28,6 +29,7 @@ type Engine struct {
 	CacheMisses    uint64
 	Batches        uint64 // uploaded
 	Merges         uint64 // steps of compaction
+	Ublk           ublk.Stats
 }
 
 // Sources are called at each scrape and must not block.
@@ -95,6 +97,12 @@ var perEngine = []struct {
 	{desc("cache_misses_total", "Look-ups it did not."), func(e Engine) uint64 { return e.CacheMisses }},
 	{desc("batches_total", "Batches uploaded."), func(e Engine) uint64 { return e.Batches }},
 	{desc("merges_total", "Steps of compaction."), func(e Engine) uint64 { return e.Merges }},
+	{desc("ublk_inline_total", "Requests to block devices that the rings' threads served."), func(e Engine) uint64 { return e.Ublk.Inline }},
+	{desc("ublk_deferred_total", "Those that goroutines served: cold reads, full log, flushes, discards."), func(e Engine) uint64 { return e.Ublk.Deferred }},
+	{desc("ublk_retried_total", "Those that were copied after an operation on a ring failed."), func(e Engine) uint64 { return e.Ublk.Slow }},
+	{desc("ublk_buffer_waits_total", "Those that waited for a buffer."), func(e Engine) uint64 { return e.Ublk.BufferWait }},
+	{desc("ublk_zero_copy_bytes_total", "Bytes that the kernel moved between users of block devices and files."), func(e Engine) uint64 { return e.Ublk.ZeroCopied }},
+	{desc("ublk_copied_bytes_total", "Bytes of block devices that were copied through the daemon."), func(e Engine) uint64 { return e.Ublk.Copied }},
 }
 
 func truth(b bool) float64 {
