@@ -180,6 +180,9 @@ func (v *Volume) create(ctx context.Context, o OpenOptions) error {
 	if o.Sector == 0 {
 		o.Sector = 4096
 	}
+	if o.Create < 0 || o.Sector != 512 && o.Sector != 4096 || o.Create%int64(o.Sector) != 0 {
+		return fmt.Errorf("create: %d bytes in sectors of %d: must be whole sectors of 512 or 4096", o.Create, o.Sector)
+	}
 	m := &manifest.Manifest{Volume: newID(), Name: v.name, Size: o.Create, Sector: o.Sector, Created: time.Now()}
 	id := wlog.LogID(newID())
 	v.own(m, id)
