@@ -117,21 +117,22 @@ type devInfo struct {
 }
 
 type paramsBasic struct {
-	attrs            uint32
-	logicalShift     uint8
-	physicalShift    uint8
-	ioOptShift       uint8
-	ioMinShift       uint8
-	maxSectors       uint32
-	chunkSectors     uint32
-	devSectors       uint64
-	virtBoundaryMask uint64
+	attrs         uint32
+	logicalShift  uint8
+	physicalShift uint8
+	ioOptShift    uint8
+	ioMinShift    uint8
+	maxSectors    uint32
+	_             uint32 // chunk_sectors
+	devSectors    uint64
+	_             uint64 // virt_boundary_mask
 }
 
 type paramsDiscard struct {
-	alignment, granularity, maxDiscardSectors, maxWriteZeroesSectors uint32
-	maxSegments                                                      uint16
-	_                                                                uint16
+	_                                                     uint32 // discard_alignment
+	granularity, maxDiscardSectors, maxWriteZeroesSectors uint32
+	maxSegments                                           uint16
+	_                                                     uint16
 }
 
 // devParams is struct ublk_params up to the section dma_align; kernels take any shorter length.
