@@ -78,6 +78,7 @@ func (d *Device) open(ctx context.Context) error {
 		if err := d.s.discard(*old); err != nil {
 			return err
 		}
+		d.s.taken(d.cookie)
 	}
 	return d.create(ctx)
 }

@@ -31,6 +31,7 @@
 //
 // # Lock order
 //
+//	Server.looking devices left by a process before; held across commands that look
 //	Server.mu      devices by name and the tags of each worker; not held across commands
 //	worker.inbox   what other goroutines hand to a worker
 //	control.mu     commands to send

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"os"
 	"strconv"
 	"testing"
@@ -262,43 +263,86 @@ func TestPanic(t *testing.T) {
 	})
 }
 
-// TestMany: many devices share the threads, and go away quickly.
+// TestMany: many devices share the threads, are taken back by the next server, and go away quickly. GLIDEFS_DEVICES says
+// how many; what they cost is printed.
 func TestMany(t *testing.T) {
 	eachMode(t, func(t *testing.T, zeroCopy bool) {
-		const n = 32
-		s := openServer(t, zeroCopy)
-		var devs []*Device
-		began := time.Now()
-		for i := range n {
-			dev, err := s.Add(soon(t), strconv.Itoa(i), frontendtest.NewMemDisk(mib, 4096), AddOptions{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			devs = append(devs, dev)
+		n := 32
+		_, _ = fmt.Sscan(os.Getenv("GLIDEFS_DEVICES"), &n)
+		owner := t.Name() + strconv.Itoa(os.Getpid())
+		a := openOwned(t, zeroCopy, owner)
+		disks := make([]*frontendtest.MemDisk, n)
+		for i := range disks {
+			disks[i] = frontendtest.NewMemDisk(mib/8, 4096)
 		}
-		t.Logf("%d devices made in %v", n, time.Since(began))
-		for i, dev := range devs {
-			f, p := openDirect(t, dev.Path()), alignedBytes(t, 4096)
-			p[0] = byte(i + 1)
-			if _, err := f.WriteAt(p, int64(i)*4096); err != nil {
-				t.Fatal(err)
-			}
-			clear(p)
-			if _, err := f.ReadAt(p, int64(i)*4096); err != nil || p[0] != byte(i+1) {
-				t.Errorf("device %d: %v, byte %d", i, err, p[0])
-			}
-			f.Close()
+		before, began := resident(t), time.Now()
+		addAll(t, a, disks, func(i int, dev *Device) { checkOne(t, dev.Path(), byte(i+1)) })
+		t.Logf("%d devices made and used in %v, %d KiB of memory each", n, time.Since(began), (resident(t)-before)/int64(n))
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
 		}
 		began = time.Now()
-		errs := make(chan error)
-		for i := range n {
-			go func() { errs <- s.Remove(soon(t), strconv.Itoa(i), false) }()
+		b := openOwned(t, zeroCopy, owner)
+		if err := b.Settle(soon(t)); err != nil {
+			t.Fatal(err)
 		}
-		for range n {
+		addAll(t, b, disks, func(i int, dev *Device) {})
+		t.Logf("taken back in %v", time.Since(began))
+		began = time.Now()
+		if err := b.Remove(soon(t), "0", false); err != nil {
+			t.Error(err)
+		}
+		t.Logf("one removed in %v", time.Since(began))
+		began = time.Now()
+		errs := make(chan error)
+		for i := 1; i < n; i++ {
+			go func() { errs <- b.Remove(soon(t), strconv.Itoa(i), false) }()
+		}
+		for range n - 1 {
 			if err := <-errs; err != nil {
 				t.Error(err)
 			}
 		}
-		t.Logf("removed in %v", time.Since(began))
+		t.Logf("the others removed in %v", time.Since(began))
 	})
+}
+
+func addAll(t *testing.T, s *Server, disks []*frontendtest.MemDisk, use func(int, *Device)) {
+	t.Helper()
+	for i, d := range disks {
+		dev, err := s.Add(soon(t), strconv.Itoa(i), d, AddOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		use(i, dev)
+	}
+}
+
+// checkOne writes a block and reads it back.
+func checkOne(t *testing.T, path string, value byte) {
+	t.Helper()
+	f, p := openDirect(t, path), alignedBytes(t, 4096)
+	defer f.Close()
+	p[0] = value
+	if _, err := f.WriteAt(p, 8192); err != nil {
+		t.Fatal(err)
+	}
+	clear(p)
+	if _, err := f.ReadAt(p, 8192); err != nil || p[0] != value {
+		t.Errorf("%s: %v, byte %d", path, err, p[0])
+	}
+}
+
+// resident memory of this process, in KiB.
+func resident(t *testing.T) int64 {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var size, pages int64
+	if _, err := fmt.Sscan(string(b), &size, &pages); err != nil {
+		t.Fatal(err)
+	}
+	return pages * int64(os.Getpagesize()) / 1024
 }

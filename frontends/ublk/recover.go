@@ -35,18 +35,37 @@ func (s *Server) owned() ([]devInfo, error) {
 	return list, nil
 }
 
-// left returns the device with that cookie; nil when there is none.
+// left returns the device with that cookie which a process before us left; nil when there is none. All are looked for
+// once: nobody else makes any, and asking for each at every Add would take n*n commands for n disks.
 func (s *Server) left(cookie uint64) (*devInfo, error) {
-	list, err := s.owned()
-	if err != nil {
-		return nil, err
-	}
-	for _, i := range list {
-		if i.Cookie == cookie {
-			return &i, nil
+	s.looking.Lock()
+	defer s.looking.Unlock()
+	if s.lefts == nil {
+		list, err := s.owned()
+		if err != nil {
+			return nil, err
+		}
+		s.lefts = map[uint64]uint32{}
+		for _, i := range list {
+			s.lefts[i.Cookie] = i.ID
 		}
 	}
-	return nil, nil
+	id, was := s.lefts[cookie]
+	if !was {
+		return nil, nil
+	}
+	i, err := s.control.info(id)
+	if errors.Is(err, unix.ENODEV) || err == nil && i.Cookie != cookie {
+		return nil, nil
+	}
+	return &i, err
+}
+
+// taken forgets that a device was left.
+func (s *Server) taken(cookie uint64) {
+	s.looking.Lock()
+	defer s.looking.Unlock()
+	delete(s.lefts, cookie)
 }
 
 // Settle waits until no device of this owner is served by a process before us: until then its last writes may still be
@@ -156,6 +175,7 @@ func (d *Device) recover(ctx context.Context, i devInfo) error {
 			return err
 		}
 	}
+	d.s.taken(d.cookie)
 	t.done("ublk device taken back", "device", i.ID, "zeroCopy", d.zeroCopy)
 	return nil
 }

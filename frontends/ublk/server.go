@@ -59,6 +59,9 @@ type Server struct {
 	control *control
 	workers []*worker
 
+	looking sync.Mutex
+	lefts   map[uint64]uint32 // devices of a process before us, by cookie; nil until somebody looked
+
 	mu struct {
 		sync.Mutex
 		devices map[string]*Device // by name; nil while one is being added or removed
