@@ -69,7 +69,7 @@ func testFenced(t *testing.T, m *machine, path string) {
 	t.Helper()
 	f := openDirect(t, path)
 	defer f.Close()
-	m.fails(exitFailed, []string{"sync", "d"}, "taken over")
+	m.fails(exitOwned, []string{"sync", "d"}, "taken over")
 	if d := m.status("d"); d.State != "fenced" || d.Reason == "" || d.DirtyBytes == 0 {
 		t.Errorf("status shows state %q, reason %q, %d bytes dirty", d.State, d.Reason, d.DirtyBytes)
 	}
