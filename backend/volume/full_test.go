@@ -41,3 +41,21 @@ func TestFullLogUploads(t *testing.T) {
 		t.Errorf("uploads are due after %s", h)
 	}
 }
+
+// TestNextSegmentIsNoPressure: requests that wait for the log to make its next segment don't hurry an upload.
+func TestNextSegmentIsNoPressure(t *testing.T) {
+	r := newDiskRig(t)
+	r.log, r.tuning.BatchBytes = 64<<20, 64<<20
+	v := r.open(t, "d", OpenOptions{Create: 16 << 20})
+	defer r.kill(v, false)
+	p := make([]byte, 32<<10)
+	for off := int64(0); off < v.Size(); off += int64(len(p)) {
+		if err := v.WriteAt(context.Background(), p, off, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	v.stop()
+	if s := v.Status(); s.BarrierSeq != 0 {
+		t.Errorf("the store has the first %d records; nothing was due", s.BarrierSeq)
+	}
+}

@@ -53,7 +53,8 @@ func (v *Volume) nudge() {
 	}
 }
 
-// pressure is called when a request found the log full: upload now.
+// pressure is called when requests wait for room that only an upload can give: upload now. A request that waits for the
+// next segment to be made is no reason: batches would be small.
 func (v *Volume) pressure() {
 	v.mu.Lock()
 	v.mu.want = max(v.mu.want, v.log.LastSeq())
@@ -196,7 +197,7 @@ func (v *Volume) takePending(n int64) {
 func (v *Volume) waitDue(ctx context.Context, after uint64, cutAt time.Time) bool {
 	for {
 		v.mu.Lock()
-		due, dirty := v.mu.pending >= v.host.Tuning.BatchBytes || v.mu.want > after || v.waiting.Load() > 0, v.mu.dirty
+		due, dirty := v.mu.pending >= v.host.Tuning.BatchBytes || v.mu.want > after || v.full.Load() != nil, v.mu.dirty
 		paused := v.mu.paused
 		v.mu.Unlock()
 		if paused || v.log.LastSeq() <= after || dirty.IsZero() {

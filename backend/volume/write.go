@@ -90,7 +90,6 @@ func (v *Volume) reserve(ctx context.Context, n int64, spans []wlog.Span) ([]wlo
 	}
 	v.waiting.Add(1)
 	defer v.waiting.Add(-1)
-	v.pressure()
 	spans, err := v.log.Reserve(ctx, n, spans)
 	return spans, v.failed(err)
 }
