@@ -14,7 +14,7 @@ RACE := ./backend/wlog ./backend/volume ./backend/cache ./backend/store/... ./ap
 
 export PATH := $(TOOLS):$(PATH)
 
-.PHONY: help build demo test test-lint test-unit test-race test-bench bench lint fmt tools deps deps-test deps-bench install uninstall clean
+.PHONY: help build demo test test-lint test-unit test-race test-bench test-vm bench lint fmt tools deps deps-test deps-bench install uninstall clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -38,6 +38,10 @@ test-race: deps-test tools
 
 test-bench: deps-test tools build
 	@$(PART) "bench, a second each" .ci/bench short
+
+KERNELS ?= 6.12 6.17 7
+test-vm: ## the block device frontends in the kernel lab; KERNELS="6.17" chooses
+	@.ci/test-vm $(KERNELS)
 
 bench: deps-bench tools build ## the table of figures, medians of several runs; takes a while
 	@.ci/bench full
