@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
 
 	"glidefs-appliance/backend/manifest"
 	"glidefs-appliance/backend/store"
@@ -60,9 +62,15 @@ func (v *Volume) disown(ctx context.Context) error {
 	defer v.releaseManifest()
 	ctx = store.With(ctx, store.Manifest)
 	if v.manifest.cell == nil {
-		if err := v.connect(ctx); err != nil {
+		err := v.connect(ctx)
+		if errors.Is(err, ErrFenced) {
+			return err
+		} else if err != nil {
 			return &PendingError{Name: v.name, Cause: err}
 		}
+	}
+	if err := v.forgetKept(); err != nil {
+		return &PendingError{Name: v.name, Cause: err}
 	}
 	err := v.manifest.cell.Replace(ctx, func(next *manifest.Manifest) { next.Closed = true })
 	if errors.Is(err, manifest.ErrFenced) {
@@ -72,6 +80,21 @@ func (v *Volume) disown(ctx context.Context) error {
 		return &PendingError{Name: v.name, Cause: err}
 	}
 	if err := v.log.Remove(); err != nil {
+		return fmt.Errorf("detach %s: %w", v.name, err)
+	}
+	return nil
+}
+
+// forgetKept takes away what a later attach could do without the store with: once the disk is free another host may have it.
+func (v *Volume) forgetKept() error {
+	err := v.host.FS.Remove(filepath.Join(v.dir, keptManifest))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = v.host.FS.SyncDir(v.dir)
+	}
+	if err != nil {
 		return fmt.Errorf("detach %s: %w", v.name, err)
 	}
 	return nil

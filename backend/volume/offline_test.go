@@ -209,3 +209,38 @@ func collect(t *testing.T, st store.Store) gc.Report {
 	}
 	return rep
 }
+
+// A daemon that dies while it detaches: once the store says that the disk is free, it does not open without the store.
+func TestOpenOfflineAfterHalfADetach(t *testing.T) {
+	fs := vfs.NewCrash()
+	r := newRig(fs, "/state")
+	j := newJournal(nil, fs.Ops)
+	r.st = j
+	v := r.open(t, "a", OpenOptions{Create: 1 << 20})
+	if err := v.WriteAt(t.Context(), make([]byte, 4096), 0, false); err != nil {
+		t.Fatal(err)
+	}
+	mustSync(t, v)
+	began := fs.Ops()
+	r.close(t, v)
+	freed := 0
+	for k := began; k <= fs.Ops(); k++ {
+		man, err := manifest.Decode(j.at(k, rand.New(rand.NewPCG(1, 1)))[manifest.Key("a")])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !man.Closed {
+			continue
+		}
+		freed++
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(fs.KillAt(k), "/state")
+			faulty(r).Unplug()
+			refused(t, r, "a", OpenOptions{})
+			_ = r.c.Close()
+		})
+	}
+	if freed < 3 {
+		t.Errorf("only %d points after the PUT", freed)
+	}
+}

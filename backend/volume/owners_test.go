@@ -383,16 +383,32 @@ func TestOldCopies(t *testing.T) {
 		a.isForeign(a.tryOpen(OpenOptions{}), 4)
 		twin.detach()
 	})
-	for name, more := range map[string]int{"manifest from a backup, its barrier in the log": 5, "manifest from a backup, its barrier recycled": 200} {
-		t.Run(name, func(t *testing.T) { testOldManifest(t, more) })
+	t.Run("a twin that has uploaded nothing", func(t *testing.T) {
+		a, twin := newSites(t)
+		a.attach(OpenOptions{Create: siteSize})
+		a.write(20)
+		a.sync()
+		a.write(3)
+		twin.state, twin.letter = a.state, 'T'
+		twin.restore(a.backup())
+		twin.attach(OpenOptions{})
+		a.die()
+		a.isForeign(a.tryOpen(OpenOptions{}), 3)
+		twin.detach()
+	})
+	for _, tt := range []struct {
+		name         string
+		before, more int
+	}{{"its barrier is in the log", 20, 5}, {"its barrier was recycled", 20, 200}, {"it is from the beginning", 0, 200}} {
+		t.Run("manifest from a backup, "+tt.name, func(t *testing.T) { testOldManifest(t, tt.before, tt.more) })
 	}
 }
 
 // testOldManifest: the log goes on from an older manifest if it still has all that came after it; otherwise it is refused.
-func testOldManifest(t *testing.T, more int) {
+func testOldManifest(t *testing.T, before, more int) {
 	a, _ := newSites(t)
 	a.attach(OpenOptions{Create: siteSize})
-	a.write(20)
+	a.write(before)
 	a.sync()
 	older := bytes.Clone(a.now)
 	raw, _, err := a.st.Get(t.Context(), manifest.Key("d"), store.Range{})

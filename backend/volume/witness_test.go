@@ -199,8 +199,12 @@ func (d *disk) span(rng *rand.Rand) (off, n int64) {
 
 // request does one random request; durable tells of a FUA write. begun is called before it reaches the volume.
 func (d *disk) request(rng *rand.Rand, begun func()) (durable bool, err error) {
-	ctx := context.Background()
 	off, n := d.span(rng)
+	return d.requestAt(rng, off, n, begun)
+}
+
+func (d *disk) requestAt(rng *rand.Rand, off, n int64, begun func()) (durable bool, err error) {
+	ctx := context.Background()
 	switch k := rng.IntN(10); {
 	case k < 8:
 		fua := rng.IntN(6) == 0
