@@ -79,6 +79,7 @@ func machineAt(t *testing.T, dir string, store home, settings ...string) *machin
 	lines := append([]string{fmt.Sprintf("store = %q", store.url)}, settings...)
 	must(t, os.WriteFile(file, []byte(strings.Join(lines, "\n")), 0o644))
 	m.env = slices.Concat(os.Environ(), store.env, []string{
+		"GORACE=atexit_sleep_ms=0", // with the race detector a command would take a second longer
 		"GLIDEFS_STORE=", "GLIDEFS_CONFIG=" + file, "GLIDEFS_STATE_DIR=" + string(m.state), "HOME=" + dir,
 	})
 	t.Cleanup(m.cleanUp)
