@@ -70,6 +70,14 @@ func (s *site) write(n int) {
 	}
 }
 
+// writeUnsent writes what no upload that is on its way takes along, and counts it.
+func (s *site) writeUnsent() uint64 {
+	s.sync()
+	s.v.Pause(true)
+	s.write(3)
+	return s.v.Status().DirtyWrites
+}
+
 func (s *site) sync() { s.t.Helper(); mustSync(s.t, s.v) }
 
 func (s *site) detach() {
@@ -276,8 +284,7 @@ func TestAwayAndBack(t *testing.T) {
 			a.attach(OpenOptions{})
 		},
 		"taken over and given back, with unsent writes": func(a, b *site) {
-			a.write(3)
-			unsent := a.v.Status().DirtyWrites
+			unsent := a.writeUnsent()
 			mine := bytes.Clone(a.now)
 			a.die()
 			b.attach(OpenOptions{Takeover: true})
@@ -299,8 +306,7 @@ func TestAwayAndBack(t *testing.T) {
 			a.attach(OpenOptions{})
 		},
 		"deleted and made anew, with unsent writes": func(a, b *site) {
-			a.write(3)
-			unsent := a.v.Status().DirtyWrites
+			unsent := a.writeUnsent()
 			mine := bytes.Clone(a.now)
 			a.die()
 			if err := gc.Trash(a.t.Context(), a.st, "d"); err != nil {
