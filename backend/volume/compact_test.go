@@ -4,8 +4,12 @@ import (
 	"context"
 	"math/rand/v2"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"glidefs-appliance/backend/store"
+	"glidefs-appliance/backend/store/mem"
+	"glidefs-appliance/backend/store/storetest"
 	"glidefs-appliance/backend/vfs"
 )
 
@@ -102,4 +106,53 @@ func (d *disk) small(rng *rand.Rand) (bool, error) {
 		off, n = rng.Int64N(120)*512, 512*(1+rng.Int64N(8))
 	}
 	return d.requestAt(rng, off, n, func() {})
+}
+
+// A batch takes the inline packs along that it found at the tail's head; while its pack is under way a merge of waste takes
+// them too. The batch must not go over what it was not built for.
+func TestMergeTakesWhatABatchTook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(vfs.NewCrash(), "/state")
+		f := storetest.NewFault(mem.New())
+		r.st, r.tuning.NoCompaction = f, true
+		d := &disk{witness: newWitness("a", 512, make([]byte, 256<<10))}
+		d.v = r.open(t, "a", OpenOptions{Create: int64(len(d.now)), Sector: 512})
+		defer func() { r.kill(d.v, false) }()
+		rng := rand.New(rand.NewPCG(8, 8))
+		write := func(off, n int64) {
+			fillRandom(d.now[off:off+n], rng)
+			if err := d.v.WriteAt(t.Context(), d.now[off:off+n], off, false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write(0, 128<<10)
+		mustSync(t, d.v)
+		for i := range int64(8) {
+			write(i*8192, 512)
+			mustSync(t, d.v)
+		}
+		clear(d.now[16<<10 : 256<<10])
+		if err := d.v.Discard(t.Context(), 16<<10, 240<<10); err != nil {
+			t.Fatal(err)
+		}
+		mustSync(t, d.v)
+		write(64<<10, 16<<10)
+		gate := f.Gate(func(q storetest.Request) bool { return q.Op == store.OpPut && q.Class == store.Upload })
+		synced := make(chan error)
+		go func() { synced <- d.v.Sync(t.Context(), nil) }()
+		held := <-gate.C
+		if n := leadingInlines(d.v.currentView().tail); n != 9 {
+			t.Fatalf("%d inline packs", n)
+		}
+		d.v.compactNow(t)
+		if n := len(d.v.currentView().tail); n != 0 {
+			t.Fatalf("the merge left %d packs in the tail", n)
+		}
+		held.Release()
+		gate.Open()
+		if err := <-synced; err != nil {
+			t.Fatal(err)
+		}
+		elsewhere(t, r, d)
+	})
 }

@@ -218,3 +218,39 @@ func afterMerge() storetest.Match {
 		return merged && q.Op == store.OpPut && q.Key == manifest.Key("a")
 	}
 }
+
+// A pack whose manifest PUT got no answer for so long that the pack may have been collected is written again, under
+// another name.
+func TestLateBatchIsWrittenAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, f, d := filled(t)
+		defer func() { r.kill(d.v, false) }()
+		f.ResetCounts()
+		gate := f.Gate(storetest.On(store.OpPut, "volumes/"))
+		d.stamp(d.now[:1<<16], 9, rand.New(rand.NewPCG(9, 9)))
+		if err := d.v.WriteAt(t.Context(), d.now[:1<<16], 0, false); err != nil {
+			t.Fatal(err)
+		}
+		synced := make(chan error)
+		go func() { synced <- d.v.Sync(t.Context(), nil) }()
+		held := <-gate.C
+		time.Sleep(manifest.Grace / 3)
+		held.Fail(store.ErrUnavailable)
+		gate.Open()
+		if err := <-synced; err != nil {
+			uploadAll(t, d.v)
+		}
+		var first string
+		for _, q := range f.Log() {
+			if first == "" && q.Op == store.OpPut && q.Class == store.Upload {
+				first = q.Key
+			}
+		}
+		for _, e := range d.v.currentView().man.Tail {
+			if e.Ref.Hash.Key() == first {
+				t.Errorf("the manifest names %s, a third of the grace time later", first)
+			}
+		}
+		elsewhere(t, r, d)
+	})
+}

@@ -1,10 +1,12 @@
 package volume
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -183,17 +185,28 @@ func testFollower(t *testing.T) {
 		a.v.compactNow(t)
 		collect(t, a.st)
 	}
-	b.close(t, b.v) // with its cache gone nothing is left of the first instant
+	b.close(t, b.v)
+	b.cache = 0 // a clean cache would keep the instant alive
 	b.attach(OpenOptions{ReadOnly: true})
 	b.is(a.now, "A")
+	instants, seen := [][]byte{bytes.Clone(a.now)}, 0
 	for range 10 {
 		a.write(8)
 		a.sync()
+		instants = append(instants, bytes.Clone(a.now))
 		a.v.compactNow(t)
 		collect(t, a.st)
 		if err := b.v.ReadAt(t.Context(), b.now, 0); err != nil {
 			t.Fatal(err)
 		}
+		at := slices.IndexFunc(instants, func(p []byte) bool { return bytes.Equal(p, b.now) })
+		if at < seen {
+			t.Fatalf("the follower went from instant %d to %d", seen, at)
+		}
+		seen = at
+	}
+	if seen == 0 {
+		t.Error("the follower never had to go on")
 	}
 	b.close(t, b.v)
 	a.detach()
