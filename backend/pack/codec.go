@@ -50,6 +50,15 @@ func (ix *Index) DecodeFrame(i uint32, stored, dst []byte) ([]byte, error) {
 	if uint64(len(stored)) != uint64(f.Len) || sum16(stored) != f.Sum {
 		return nil, fmt.Errorf("frame %d: %w: it does not match its sum", i, ErrDamaged)
 	}
+	raw, err := f.decode(stored, dst)
+	if err != nil {
+		return nil, fmt.Errorf("frame %d: %w", i, err)
+	}
+	return raw, nil
+}
+
+// decode is DecodeFrame without the sum.
+func (f *Frame) decode(stored, dst []byte) ([]byte, error) {
 	if uint64(cap(dst)) < uint64(f.Raw) {
 		dst = make([]byte, f.Raw)
 	}
@@ -60,13 +69,13 @@ func (ix *Index) DecodeFrame(i uint32, stored, dst []byte) ([]byte, error) {
 	case CodecZstd:
 		var err error
 		if dst, err = zdecoder.DecodeAll(stored, dst); err != nil {
-			return nil, fmt.Errorf("frame %d: %w: %w", i, ErrDamaged, err)
+			return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 		}
 	default:
-		return nil, fmt.Errorf("frame %d: %w: codec %d", i, ErrVersion, f.Codec)
+		return nil, fmt.Errorf("%w: codec %d", ErrVersion, f.Codec)
 	}
 	if uint64(len(dst)) != uint64(f.Raw) || f.Codec == CodecRaw && f.Len != f.Raw {
-		return nil, fmt.Errorf("frame %d: %w: %d bytes instead of %d", i, ErrDamaged, len(dst), f.Raw)
+		return nil, fmt.Errorf("%w: %d bytes instead of %d", ErrDamaged, len(dst), f.Raw)
 	}
 	return dst, nil
 }

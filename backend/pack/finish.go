@@ -30,12 +30,15 @@ func (b *Builder) Finish() (*Pack, error) {
 	rand.Read(random[:])
 	b.body = appendHead(b.body, random)
 	b.encodeFrames(ix)
-	b.appendEnd(ix)
-	p, err := b.verify(ix)
-	if err != nil {
-		return nil, fmt.Errorf("build pack: %w", err)
+	err := b.sealFrames(ix)
+	if err == nil {
+		b.appendEnd(ix)
+		var p *Pack
+		if p, err = b.verify(ix); err == nil {
+			return p, nil
+		}
 	}
-	return p, nil
+	return nil, fmt.Errorf("build pack: %w", err)
 }
 
 // encodeFrames stores the frames back to back after the head. Each is first stored where it would lie if all were raw, which no two
@@ -46,7 +49,7 @@ func (b *Builder) encodeFrames(ix *Index) {
 	_ = b.parallel(len(ix.Frames), func(i int, scratch []byte) error {
 		f := &ix.Frames[i]
 		codec, stored := encode(b.raw[starts[i]:starts[i+1]], scratch)
-		f.Codec, f.Len, f.Sum = codec, uint32(len(stored)), sum16(stored)
+		f.Codec, f.Len = codec, uint32(len(stored))
 		copy(slots[starts[i]:], stored)
 		return nil
 	})
@@ -55,6 +58,25 @@ func (b *Builder) encodeFrames(ix *Index) {
 		f.Off = uint32(len(b.body))
 		b.body = append(b.body, slots[starts[i]:starts[i]+int(f.Len)]...)
 	}
+}
+
+// sealFrames decodes each frame where it lies in the object, compares it with what was added, and sums it. The sum is taken here,
+// once, and of the bytes that were seen to decode: a sum taken when they were encoded would have to be checked.
+func (b *Builder) sealFrames(ix *Index) error {
+	starts := frameStarts(ix)
+	return b.parallel(len(ix.Frames), func(i int, scratch []byte) error {
+		f := &ix.Frames[i]
+		stored := b.body[f.Off : f.Off+f.Len]
+		raw, err := f.decode(stored, scratch)
+		if err == nil && !bytes.Equal(raw, b.raw[starts[i]:starts[i+1]]) {
+			err = fmt.Errorf("%w: it decodes to something else", ErrDamaged)
+		}
+		if err != nil {
+			return fmt.Errorf("frame %d: %w", i, err)
+		}
+		f.Sum = sum16(stored)
+		return nil
+	})
 }
 
 // frameStarts gives for each frame where its data begins in Builder.raw, and the end of the last.
@@ -80,7 +102,7 @@ func (b *Builder) appendEnd(ix *Index) {
 	b.body = r.appendTrailer(b.body, ix.SectorSize)
 }
 
-// verify reads the finished object with the code that readers use and compares it with what was added.
+// verify reads head, index and trailer of the finished object with the code that readers use.
 func (b *Builder) verify(want *Index) (*Pack, error) {
 	p, err := Parse(b.body)
 	if err != nil {
@@ -89,15 +111,7 @@ func (b *Builder) verify(want *Index) (*Pack, error) {
 	if !slices.Equal(p.Index.Extents, want.Extents) || !slices.Equal(p.Index.Frames, want.Frames) {
 		return nil, fmt.Errorf("%w: the index decodes to something else", ErrDamaged)
 	}
-	starts := frameStarts(want)
-	return p, b.parallel(len(want.Frames), func(i int, scratch []byte) error {
-		f := p.Index.Frames[i]
-		raw, err := p.Index.DecodeFrame(uint32(i), p.Body[f.Off:f.Off+f.Len], scratch)
-		if err == nil && !bytes.Equal(raw, b.raw[starts[i]:starts[i+1]]) {
-			err = fmt.Errorf("frame %d: %w: it decodes to something else", i, ErrDamaged)
-		}
-		return err
-	})
+	return p, nil
 }
 
 // scratches hold a frame, compressed or not; zstd adds a few bytes to what it can't compress.

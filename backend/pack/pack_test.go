@@ -422,9 +422,12 @@ func TestVerifyBeforePublish(t *testing.T) {
 	if _, err := b.verify(p.Index); err != nil {
 		t.Fatal(err)
 	}
+	if err := b.sealFrames(p.Index); err != nil {
+		t.Fatal(err)
+	}
 	for _, at := range []int{0, MaxFrame} {
 		b.raw[at] ^= 1
-		if _, err := b.verify(p.Index); !errors.Is(err, ErrDamaged) {
+		if err := b.sealFrames(p.Index); !errors.Is(err, ErrDamaged) {
 			t.Errorf("byte %d differs: %v", at, err)
 		}
 		b.raw[at] ^= 1
