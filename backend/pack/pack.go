@@ -20,7 +20,8 @@
 // An extent's place needs no bytes: data extents fill the frames in order, without gaps, and none crosses a frame's end. So a
 // scattered 4 KiB write costs about four bytes of index and its share of a frame entry: 0.2 % in all.
 //
-// The object is named by the BLAKE3-256 of all its bytes. A Ref carries what a reader needs to fetch and verify the index with one
+// The object is named by the BLAKE3-256 of all its bytes but the frames, which the index sums: each byte is hashed once, the name
+// covers all of them, and a damaged frame is known from its neighbours. A Ref carries what a reader needs to fetch and verify the index with one
 // ranged GET; the index carries what it needs to fetch and verify one frame with one more. Nothing is trusted that was not summed.
 //
 // # Frames

@@ -32,6 +32,15 @@ func (r Ref) appendTrailer(b []byte, sector uint32) []byte {
 	return binary.LittleEndian.AppendUint64(b, r.Sectors)
 }
 
+// nameOf hashes what lies before the frames and what lies behind them.
+func nameOf(head, end []byte) (name Hash) {
+	h := blake3.New()
+	_, _ = h.Write(head)
+	_, _ = h.Write(end)
+	h.Sum(name[:0])
+	return name
+}
+
 // Parse decodes a whole object: head, trailer and index, not the frames (DecodeFrame verifies each). Pack.Ref is computed from the
 // bytes; a caller who knows the name compares Ref.Hash. Body is the slice given. Errors are ErrDamaged or ErrVersion.
 func Parse(body []byte) (*Pack, error) {
@@ -39,11 +48,11 @@ func Parse(body []byte) (*Pack, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parse pack: %w", err)
 	}
-	r.Hash = blake3.Sum256(body)
 	if err := r.check(); err != nil {
 		return nil, err
 	}
 	off, n := r.IndexRange()
+	r.Hash = nameOf(body[:headerLen], body[off:])
 	ix, err := DecodeIndex(r, body[off:off+n])
 	if err != nil {
 		return nil, err

@@ -6,7 +6,8 @@ import (
 	"fmt"
 )
 
-// Hash names a pack: BLAKE3-256 of the whole object, whose bytes 16..32 are random, so a deleted name never comes back.
+// Hash names a pack: BLAKE3-256 of header, index and trailer, and through the sums in the index of the frames; bytes 16..32 are
+// random, so a deleted name never comes back.
 type Hash [32]byte
 
 func (h Hash) String() string { return hex.EncodeToString(h[:]) }
