@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/bits"
+	"slices"
 )
 
 // Builder collects the sectors of one pack. It is reused by Reset, so that batch after batch needs no new memory. Not safe for
@@ -37,6 +38,9 @@ func NewBuilder(sectorSize int, slots chan struct{}) *Builder {
 func (b *Builder) Reset() {
 	b.runs, b.raw, b.pieces, b.err = b.runs[:0], b.raw[:0], 0, nil
 }
+
+// Grow makes room for n bytes of data at once, so that adding them copies none of it again.
+func (b *Builder) Grow(n int) { b.raw = slices.Grow(b.raw, n) }
 
 // Add appends sectors from first on; data is whole sectors and is copied. Sectors must come in ascending order, each once; Finish
 // reports it when they don't.

@@ -37,7 +37,7 @@ type Host struct {
 // Tuning: zero values mean the defaults.
 type Tuning struct {
 	UploadAge    time.Duration // oldest un-uploaded write; default 10 s
-	BatchBytes   int64         // a batch is cut when this much is waiting; default 28 MiB
+	BatchBytes   int64         // a batch is cut when this much is waiting; default 30 MiB, which scattered sectors make a pack of 31
 	InlineBytes  int64         // a batch below this rides in the manifest; default 16 KiB
 	ReadTimeout  time.Duration // a cold read ends in EIO after this long; default 30 s
 	Readahead    int64         // bytes fetched ahead of a sequential reader; default 4 MiB

@@ -134,6 +134,7 @@ func (v *Volume) build(ctx context.Context, b *batch, top *view) error {
 		m.dead = func(first, end uint64) bool { return !top.knows(len(b.taken), first, end) }
 	}
 	b.bld = v.host.builder(v.sector)
+	b.bld.Grow(int(b.bytes))
 	if err := m.into(ctx, b.bld); err != nil {
 		return fmt.Errorf("build a pack of %s: %w", v.name, err)
 	}

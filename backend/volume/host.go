@@ -93,7 +93,7 @@ func (t *Tuning) ensureDefaults() {
 	if t.ReadTimeout == 0 {
 		t.ReadTimeout = 30 * time.Second
 	}
-	def(&t.BatchBytes, 28<<20)
+	def(&t.BatchBytes, 30<<20)
 	def(&t.InlineBytes, 16<<10)
 	def(&t.Readahead, 4<<20)
 	if t.TailPacks == 0 {
