@@ -77,6 +77,9 @@ func printStatus(out io.Writer, list []api.Disk, daemon string) error {
 	fmt.Fprintf(w, "\ndaemon %s (process %d, as of %s); store %s: %s\n", daemon, h.DaemonPID, h.AsOf.Format(time.RFC3339), h.Store, h.StoreHealth)
 	fmt.Fprintf(w, "write logs %s of %s; cache %s of %s\n", config.Human(h.LogUsed), config.Human(h.LogLimit), config.Human(h.CacheUsed), config.Human(h.CacheLimit))
 	for _, d := range list {
+		if second := d.Frontend == "fuse" || d.Frontend == "ublk-copy"; second && d.Why != "" {
+			fmt.Fprintf(w, "%s: frontend %s: %s\n", d.Name, d.Frontend, d.Why)
+		}
 		if d.Reason != "" {
 			fmt.Fprintf(w, "%s: %s\n", d.Name, d.Reason)
 		}

@@ -63,6 +63,7 @@ type Disk struct {
 	Attached   bool     `json:"attached"`
 	ReadOnly   bool     `json:"read_only"`
 	Frontend   string   `json:"frontend"`
+	Why        string   `json:"frontend_why,omitempty"` // why that frontend; in Attached "why"
 	Device     string   `json:"device"`
 	MountedOn  []string `json:"mounted_on"` // seen from the client's mount namespace; the client fills it
 	Epoch      uint64   `json:"epoch"`

@@ -137,15 +137,15 @@ func (m *Manager) Attach(ctx context.Context, name string, a api.Attach) (api.At
 	if e := m.get(name); e != nil {
 		return m.again(name, e, a)
 	}
-	return m.attach(ctx, name, a)
-}
-
-// attach does it, with the name taken.
-func (m *Manager) attach(ctx context.Context, name string, a api.Attach) (api.Attached, error) {
 	c, err := choose(a.Frontend, m.blocks.probe())
 	if err != nil {
 		return api.Attached{}, err
 	}
+	return m.attach(ctx, name, a, c)
+}
+
+// attach does it, with the name taken and the frontend settled.
+func (m *Manager) attach(ctx context.Context, name string, a api.Attach, c choice) (api.Attached, error) {
 	vol, created, err := m.open(ctx, name, a)
 	if err != nil {
 		return api.Attached{}, m.explain(name, err)

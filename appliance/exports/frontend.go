@@ -50,6 +50,20 @@ func choose(asked string, s ublk.Support) (choice, error) {
 	return choice{}, invalid("unknown frontend %q: use auto, ublk-zc, ublk-copy or fuse", asked)
 }
 
+// chooseAgain settles the frontend of a disk that the last daemon had: the same one, so that its users find what they
+// had, unless this is another kernel by now.
+func chooseAgain(was string, s ublk.Support) choice {
+	best, _ := choose("auto", s) // there is always one
+	same, err := choose(was, s)
+	if err != nil {
+		return best
+	}
+	if same.why = "as before the daemon was started again"; same.kind == best.kind {
+		same.why = best.why
+	}
+	return same
+}
+
 var spoken = map[string]string{fuseFile: "FUSE", ublkCopy: "ublk with copying", ublkZero: "ublk with zero copy"}
 
 // serve gives a disk to a frontend: to FUSE where ublk was not asked for and fails.

@@ -53,11 +53,7 @@ func (m *Manager) Restore(ctx context.Context) (run func(), err error) {
 
 func (m *Manager) reopen(ctx context.Context, l statedir.Export) {
 	m.o.Log.Info("opening again what the last daemon had", "disk", l.Name)
-	a := api.Attach{ReadOnly: l.ReadOnly, Frontend: l.Frontend}
-	if _, err := choose(a.Frontend, m.blocks.probe()); err != nil {
-		a.Frontend = "" // another kernel by now
-	}
-	_, err := m.attach(ctx, l.Name, a)
+	_, err := m.attach(ctx, l.Name, api.Attach{ReadOnly: l.ReadOnly}, chooseAgain(l.Frontend, m.blocks.probe()))
 	if err == nil {
 		return
 	}

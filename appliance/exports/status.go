@@ -49,7 +49,7 @@ func (m *Manager) describe(name string, e *export) api.Disk {
 	st := e.vol.Status()
 	d := api.Disk{
 		Name: name, SizeBytes: st.Size, SectorSize: st.Sector, Attached: true, ReadOnly: e.readOnly,
-		Frontend: e.frontend, Device: e.path, MountedOn: []string{}, Epoch: st.Epoch,
+		Frontend: e.frontend, Why: e.why, Device: e.path, MountedOn: []string{}, Epoch: st.Epoch,
 		State: st.State, Reason: st.Reason,
 		DirtyBytes: st.DirtyBytes, DirtyWrites: st.DirtyWrites, Waiting: st.Waiting,
 		BarrierSeq: st.BarrierSeq, LogBytes: st.LogBytes, UploadedBytes: st.UploadedSize,
