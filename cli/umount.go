@@ -41,6 +41,12 @@ func unmountDisk(ctx context.Context, e *env, dir string, noSync bool) error {
 	if _, err := mounts.CleanDead(e.dir().Fuse()); err != nil {
 		return fmt.Errorf("clean up what a dead daemon left: %w", err)
 	}
+	// A mounted block device whose daemon has ended waits for the next one, and so would the unmounting.
+	d, err := e.daemon(context.WithoutCancel(ctx))
+	if err != nil {
+		return err
+	}
+	defer d.Close()
 	// CleanDead has unmounted it already when its daemon had died.
 	var lost error
 	if _, there, err := mounts.At(dir); err != nil {
@@ -54,11 +60,6 @@ func unmountDisk(ctx context.Context, e *env, dir string, noSync bool) error {
 			return errors.Join(lost, err)
 		}
 	}
-	d, err := e.daemon(context.WithoutCancel(ctx))
-	if err != nil {
-		return errors.Join(lost, err)
-	}
-	defer d.Close()
 	l := leave{name: name, done: "unmounted " + dir, noSync: noSync}
 	return errors.Join(lost, l.run(ctx, e, d))
 }
