@@ -24,6 +24,7 @@ type FIO struct {
 type FIOResult struct {
 	IOPS, BW float64 // requests and bytes a second
 	P50, P99 time.Duration
+	Requests int64 // answered, reads and writes
 	Errors   int
 }
 
@@ -75,5 +76,5 @@ func parseFIO(out []byte) (FIOResult, error) {
 		side = j.Write
 	}
 	pct := func(k string) time.Duration { return time.Duration(side.Clat.Percentile[k]) }
-	return FIOResult{IOPS: side.IOPS, BW: side.BW, P50: pct("50.000000"), P99: pct("99.000000"), Errors: j.Error + j.TotalErr}, nil
+	return FIOResult{IOPS: side.IOPS, BW: side.BW, P50: pct("50.000000"), P99: pct("99.000000"), Requests: j.Read.Ios + j.Write.Ios, Errors: j.Error + j.TotalErr}, nil
 }
