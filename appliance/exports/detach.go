@@ -158,6 +158,9 @@ func (m *Manager) stop(ctx context.Context, l statedir.Export, e *export, left b
 	}
 	r := m.close(ctx, e)
 	m.o.Events.detached(l.Name, r)
+	if !left {
+		l.Device = ""
+	}
 	if !r.Closed || left {
 		m.keepAttached(l)
 	}

@@ -258,7 +258,11 @@ func (m *Manager) list() []statedir.Export {
 			list = append(list, e.wasBefore)
 			continue
 		}
-		list = append(list, statedir.Export{Name: name, Frontend: e.frontend, ReadOnly: e.readOnly, Attached: true, Since: e.since})
+		l := statedir.Export{Name: name, Frontend: e.frontend, ReadOnly: e.readOnly, Attached: true, Since: e.since}
+		if e.frontend != fuseFile {
+			l.Device = e.path
+		}
+		list = append(list, l)
 	}
 	for _, o := range m.mu.owed {
 		list = append(list, o)

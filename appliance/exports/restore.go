@@ -2,6 +2,7 @@ package exports
 
 import (
 	"context"
+	"os"
 
 	"golang.org/x/sync/errgroup"
 
@@ -22,6 +23,9 @@ func (m *Manager) Restore(ctx context.Context) (run func(), err error) {
 		if !l.Attached {
 			m.mu.owed[l.Name] = l
 			continue
+		}
+		if _, err := os.Stat(l.Device); err != nil {
+			l.Device = "" // the host has booted since
 		}
 		m.mu.disks[l.Name] = &export{wasBefore: l}
 		wanted = append(wanted, l.Name)

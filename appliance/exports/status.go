@@ -40,7 +40,8 @@ func detached(o statedir.Export) api.Disk {
 
 func (m *Manager) describe(name string, e *export) api.Disk {
 	if e.vol == nil {
-		d := api.Disk{Name: name, State: "opening", MountedOn: []string{}}
+		was := e.wasBefore
+		d := api.Disk{Name: name, ReadOnly: was.ReadOnly, Frontend: was.Frontend, Device: was.Device, State: "opening", MountedOn: []string{}}
 		if e.reattach != nil {
 			d.State, d.Reason = "failed", e.reattach.Error()
 		}

@@ -14,6 +14,8 @@ import (
 type Export struct {
 	Name     string `json:"name"`
 	Frontend string `json:"frontend,omitempty"`
+	// Device is the block device, which the kernel keeps, with its users, for the next daemon.
+	Device   string `json:"device,omitempty"`
 	ReadOnly bool   `json:"read_only,omitempty"`
 	// Attached disks are opened again by the next daemon: their last one died without detaching them, so the store says
 	// that we own them still.
