@@ -121,7 +121,7 @@ func (d *daemon) listen() error {
 // counters of the engine and the block devices.
 func (d *daemon) counters() metrics.Engine {
 	e := d.engine.counters()
-	e.Ublk = d.disks.Ublk()
+	e.Ublk, e.Sizes = d.disks.Ublk(), d.disks.Sizes()
 	return e
 }
 

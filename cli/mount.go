@@ -198,11 +198,11 @@ func (j *mountJob) mount(ctx context.Context, a api.Attached, dev, dir string) (
 
 // unused refuses a disk that is mounted elsewhere: a second loop device over it would be a second, unaware file system.
 func (j *mountJob) unused(a api.Attached) error {
-	at, err := mountsOf(a.Path)
+	places, err := mounts.ReadPlaces()
 	if err != nil {
 		return err
 	}
-	if len(at) > 0 {
+	if at := places[a.Path]; len(at) > 0 {
 		return fmt.Errorf("disk %q is mounted on %s already; umount it there first", j.name, strings.Join(at, " and "))
 	}
 	loops, err := mounts.LoopsOf(a.Path)
@@ -270,14 +270,6 @@ func (m mounted) kind() string {
 	return "loop device"
 }
 
-// mountsOf lists where a disk is mounted, by the path its frontend gives it: that of a block device or of a file.
-func mountsOf(path string) ([]string, error) {
-	if strings.HasPrefix(path, "/dev/") {
-		return mounts.Of(path)
-	}
-	return mounts.OfFile(path)
-}
-
 // diskOf names the disk of our state dir that a mount shows, "" if it shows none.
 func diskOf(ctx context.Context, e *env, m mounts.Info) string {
 	if m.Backing == "" {
@@ -309,17 +301,11 @@ func diskOn(ctx context.Context, e *env, device string) string {
 
 // mountedOn fills in where disks are mounted, as this process sees it. It looks at the mount table only.
 func mountedOn(list []api.Disk) error {
+	places, err := mounts.ReadPlaces()
 	for i, d := range list {
-		if d.Device == "" {
-			continue
-		}
-		at, err := mountsOf(d.Device)
-		if err != nil {
-			return err
-		}
-		if len(at) > 0 {
+		if at := places[d.Device]; d.Device != "" && len(at) > 0 {
 			list[i].MountedOn = at
 		}
 	}
-	return nil
+	return err
 }

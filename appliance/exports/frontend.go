@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"glidefs-appliance/backend/volume"
 	"glidefs-appliance/frontends"
@@ -119,6 +120,8 @@ type front struct {
 	mu     sync.Mutex
 	server *fuse.Server
 	disks  int
+
+	counts atomic.Pointer[fuse.Server] // for Sizes
 }
 
 func (f *front) init(dir string, log *slog.Logger, onPanic func(string, any, []byte)) {
@@ -155,6 +158,7 @@ func (f *front) mountLocked() error {
 		return err
 	}
 	f.server = s
+	f.counts.Store(s)
 	return nil
 }
 
@@ -164,6 +168,7 @@ func (f *front) unmountIfUnusedLocked() error {
 	}
 	err := f.server.Unmount()
 	f.server = nil
+	f.counts.Store(nil)
 	return err
 }
 

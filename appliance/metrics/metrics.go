@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"glidefs-appliance/appliance/api"
+	"glidefs-appliance/frontends"
 	"glidefs-appliance/frontends/ublk"
 )
 
@@ -30,6 +31,7 @@ type Engine struct {
 	Batches        uint64 // uploaded
 	Merges         uint64 // steps of compaction
 	Ublk           ublk.Stats
+	Sizes          map[string]frontends.SizeCounts // of the requests to each disk
 }
 
 // Sources are called at each scrape and must not block.
@@ -126,6 +128,10 @@ func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, m := range perEngine {
 		ch <- m.desc
 	}
+	ch <- requestSize
+	for _, m := range perStep {
+		ch <- m.desc
+	}
 }
 
 // Collect implements prometheus.Collector.
@@ -144,6 +150,14 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	engine := c.s.Engine()
 	for _, m := range perEngine {
 		ch <- prometheus.MustNewConstMetric(m.desc, prometheus.CounterValue, float64(m.get(engine)))
+	}
+	for disk, sizes := range engine.Sizes {
+		collectSizes(ch, disk, &sizes)
+	}
+	for _, step := range engine.Ublk.Steps {
+		for _, m := range perStep {
+			ch <- prometheus.MustNewConstMetric(m.desc, m.kind, m.get(step), step.Name)
+		}
 	}
 	for _, r := range c.s.Requests() {
 		for _, m := range perClass {

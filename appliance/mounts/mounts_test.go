@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -235,8 +236,8 @@ func testFileSystem(t *testing.T, kind string) {
 	if m, ok, err := At(dir); !ok || err != nil || m.Backing != file || m.FSType != kind || m.ReadOnly {
 		t.Errorf("At: %+v, %v, %v", m, ok, err)
 	}
-	if at, err := OfFile(file); err != nil || len(at) != 1 || at[0] != dir {
-		t.Errorf("OfFile: %v, %v", at, err)
+	if p, err := ReadPlaces(); err != nil || !slices.Equal(p[file], []string{dir}) {
+		t.Errorf("places: %v, %v", p, err)
 	}
 	unix.Sync()
 	if err := os.Remove(filepath.Join(dir, "delete")); err != nil {

@@ -47,10 +47,20 @@ func Of(dev string) ([]string, error) {
 	return dirs(found), err
 }
 
-// OfFile lists where the loop devices over a file are mounted.
-func OfFile(file string) ([]string, error) {
-	found, err := where(func(m *mountinfo.Info) bool { return BackingFile(m.Source) == file })
-	return dirs(found), err
+// Places tells where devices, and files through their loop devices, are mounted.
+type Places map[string][]string
+
+// ReadPlaces looks at the mount table once, for who asks about many disks.
+func ReadPlaces() (Places, error) {
+	all, err := where(func(*mountinfo.Info) bool { return true })
+	p := Places{}
+	for _, m := range all {
+		p[m.Source] = append(p[m.Source], m.Dir)
+		if m.Backing != "" {
+			p[m.Backing] = append(p[m.Backing], m.Dir)
+		}
+	}
+	return p, err
 }
 
 // below lists what is mounted under dir.

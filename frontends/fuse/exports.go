@@ -27,6 +27,7 @@ type export struct {
 	mapper   frontends.Mapper // nil if the disk has none
 	readOnly bool
 	size     atomic.Int64
+	sizes    frontends.Sizes // of requests
 
 	gate   gate          // requests in flight
 	quit   chan struct{} // closed by Evict: requests that wait give up
@@ -100,6 +101,19 @@ func (s *Server) Names() []string {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// Sizes of the requests to each file, by name.
+func (s *Server) Sizes() map[string]frontends.SizeCounts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make(map[string]frontends.SizeCounts, len(s.mu.byName))
+	for name, e := range s.mu.byName {
+		var sum frontends.SizeCounts
+		sum.Add(&e.sizes)
+		all[name] = sum
+	}
+	return all
 }
 
 // OpenCount tells how often the file is open, 0 if there is none. The kernel reports a close a moment after it.

@@ -58,6 +58,7 @@ func (f *rawFS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (res f
 	if n == 0 {
 		return newCopied(nil), fuse.OK
 	}
+	e.sizes.Count(frontends.OpRead, n)
 	if sp := e.splice(off, n); sp != nil {
 		return sp, fuse.OK
 	}
@@ -83,6 +84,7 @@ func (f *rawFS) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (n 
 	if len(data) == 0 {
 		return 0, noSpace
 	}
+	e.sizes.Count(frontends.OpWrite, int64(len(data)))
 	// The kernel adds O_DSYNC for a single call with RWF_DSYNC.
 	fua := in.Flags&(unix.O_DSYNC|unix.O_SYNC) != 0
 	if err := e.disk.WriteAt(r, data, off, fua); err != nil {
@@ -120,6 +122,7 @@ func (f *rawFS) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) (st fuse
 	case n == 0, n < int64(in.Length) && in.Mode&unix.FALLOC_FL_KEEP_SIZE == 0:
 		return fuse.EINVAL
 	}
+	e.sizes.Count(frontends.OpClear, n)
 	switch in.Mode &^ unix.FALLOC_FL_KEEP_SIZE {
 	case unix.FALLOC_FL_PUNCH_HOLE:
 		return f.s.status(e, "discard", e.punch(r, off, n))

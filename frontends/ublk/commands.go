@@ -21,11 +21,14 @@ func bytesOf[T any](p *T) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(p)), unsafe.Sizeof(*p))
 }
 
+// undecided: the command ended without a verdict.
+func undecided(err error) bool { return errors.Is(err, errStuck) || errors.Is(err, unix.EINTR) }
+
 // ask sends a command that changes nothing, again when it got lost.
 func (c *control) ask(cl call) error {
 	first := cl
 	err := c.do(&first)
-	if errors.Is(err, errStuck) || errors.Is(err, unix.EINTR) {
+	if undecided(err) {
 		err = c.do(&cl)
 	}
 	return err
@@ -35,19 +38,31 @@ func (c *control) ask(cl call) error {
 func (c *control) change(name string, cl call, reached func(devInfo, error) bool) error {
 	first := cl
 	err := c.do(&first)
-	if errors.Is(err, errStuck) || errors.Is(err, unix.EINTR) {
-		info, infoErr := c.info(cl.dev)
-		switch {
-		case reached(info, infoErr):
-			err = nil
-		case infoErr == nil:
-			err = c.do(&cl)
-		}
+	if undecided(err) {
+		err = c.again(name, cl, reached, err)
 	}
 	if err != nil {
 		return fmt.Errorf("ublk device %d: %s: %w", cl.dev, name, err)
 	}
 	return nil
+}
+
+// again looks where the device stands after a command got lost, and sends that a second time if need be. The first one
+// may still be at work then, and its success is the second one's error.
+func (c *control) again(name string, cl call, reached func(devInfo, error) bool, err error) error {
+	info, infoErr := c.info(cl.dev)
+	c.log.Warn("ublk: a control command got lost", "command", name, "device", cl.dev, "state", info.State, "err", infoErr)
+	switch {
+	case reached(info, infoErr):
+		return nil
+	case infoErr != nil:
+		return err
+	}
+	err = c.do(&cl)
+	if err != nil && reached(c.info(cl.dev)) {
+		return nil
+	}
+	return err
 }
 
 func (c *control) features() (uint64, error) {
@@ -75,11 +90,14 @@ func (c *control) params(id uint32) (devParams, error) {
 	return p, nil
 }
 
-// add makes a device and reads back what it became. A command that got lost leaves a device with our cookie, at worst,
-// which Sweep removes.
+// add makes a device and reads back what it became. A command without a verdict made none, or the kernel says later that
+// it did: then that one is taken away again, and has another number than the one of the second attempt.
 func (c *control) add(i *devInfo) error {
-	cl := call{op: cmdAddDev, dev: i.ID, queue: noQueue, buf: bytesOf(i), limit: changeLimit}
-	err := c.do(&cl)
+	err := c.addOnce(*i, i)
+	if undecided(err) {
+		c.log.Warn("ublk: a control command got lost", "command", "add")
+		err = c.addOnce(*i, i)
+	}
 	if errors.Is(err, unix.EACCES) {
 		return fmt.Errorf("add ublk device: %w: the host's limit is reached, raise /sys/module/ublk_drv/parameters/ublks_max", err)
 	}
@@ -87,6 +105,23 @@ func (c *control) add(i *devInfo) error {
 		return fmt.Errorf("add ublk device: %w", err)
 	}
 	return nil
+}
+
+func (c *control) addOnce(want devInfo, got *devInfo) error {
+	cl := call{op: cmdAddDev, dev: want.ID, queue: noQueue, buf: bytesOf(&want), limit: changeLimit}
+	cl.late = func(buf []byte) {
+		id := (*devInfo)(unsafe.Pointer(&buf[0])).ID
+		go func() {
+			if err := c.drop(id); err != nil {
+				c.log.Error("ublk: a device that nobody waited for stays", "device", id, "err", err)
+			}
+		}()
+	}
+	err := c.do(&cl)
+	if err == nil {
+		*got = want
+	}
+	return err
 }
 
 func (c *control) setParams(id uint32, p *devParams) error {
@@ -117,7 +152,7 @@ func (c *control) del(id uint32) error {
 // drop removes a device without waiting for those who hold it; the number is free when the last has let go. Kernels
 // that have no such command (before 6.7) wait.
 func (c *control) drop(id uint32) error {
-	err := c.change("delete", call{op: cmdDelDevAsync, dev: id, limit: changeLimit}, dead)
+	err := c.change("delete", call{op: cmdDelDevAsync, dev: id, limit: changeLimit}, gone)
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return c.del(id)
 	}

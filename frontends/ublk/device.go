@@ -30,8 +30,10 @@ type Device struct {
 	copies   bool // no request's pages are put into the table
 	zeroCopy bool // as the kernel granted it
 	perTag   bool // each tag may have its own thread
+	bare     bool // without partitions
 	char     int  // /dev/ublkcN
 	descs    [][]byte
+	sizes    []frontends.Sizes // of each worker's requests
 
 	ctx      context.Context // ends the waits of requests
 	cancel   context.CancelFunc
@@ -41,7 +43,7 @@ type Device struct {
 }
 
 func (s *Server) newDevice(name string, cookie uint64, disk frontends.Disk) *Device {
-	d := &Device{s: s, name: name, cookie: cookie, disk: disk, char: -1}
+	d := &Device{s: s, name: name, cookie: cookie, disk: disk, char: -1, sizes: make([]frontends.Sizes, len(s.workers))}
 	d.mapper, _ = disk.(frontends.Mapper)
 	d.placer, _ = disk.(frontends.Placer)
 	d.ctx, d.cancel = context.WithCancel(context.Background())
@@ -92,6 +94,9 @@ func (d *Device) wanted() devInfo {
 	if !d.copies {
 		i.Flags |= flagZeroCopy | flagAutoBufReg
 	}
+	if d.bare {
+		i.Flags |= flagNoPartScan
+	}
 	return i
 }
 
@@ -132,6 +137,10 @@ func (d *Device) create(ctx context.Context) error {
 	if err == nil {
 		err = awaitNode(ctx, d.Path())
 		t.step("node")
+	}
+	if err == nil && !d.bare {
+		err = d.scanned(ctx)
+		t.step("partitions")
 	}
 	if err != nil {
 		return errors.Join(err, d.remove(context.WithoutCancel(ctx), true))

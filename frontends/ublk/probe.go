@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"os/exec"
 	"strings"
@@ -32,7 +33,7 @@ func Probe() Support {
 	if err := controlNode(); err != nil {
 		return Support{Reason: err.Error()}
 	}
-	c, err := openControl()
+	c, err := openControl(slog.New(slog.DiscardHandler))
 	if err != nil {
 		return Support{Reason: explain(err)}
 	}

@@ -47,7 +47,11 @@ func (s *Server) left(cookie uint64) (*devInfo, error) {
 		}
 		s.lefts = map[uint64]uint32{}
 		for _, i := range list {
-			s.lefts[i.Cookie] = i.ID
+			if i.State != stateDead {
+				s.lefts[i.Cookie] = i.ID
+			} else if err := s.discard(i); err != nil { // never finished, or taken away half-way
+				s.o.Log.Warn("a ublk device that was left over stays", "device", i.ID, "err", err)
+			}
 		}
 	}
 	id, was := s.lefts[cookie]

@@ -89,6 +89,7 @@ func (w *worker) start(r *request) {
 	r.off, r.len = int64(d.start)<<sectorShift, int(d.sectors)<<sectorShift
 	r.copied = r.slot == noSlot || d.opFlags&reqNeedsCopy != 0
 	r.done, r.failed, r.res = 0, false, 0
+	w.measure(r)
 	switch r.op {
 	case opRead:
 		w.read(r)

@@ -75,7 +75,7 @@ func selfTest(zeroCopy bool) (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), nodeLimit)
 	defer cancel()
 	name := fmt.Sprint(os.Getpid(), " ", time.Now().UnixNano())
-	dev, err := s.Add(ctx, name, scratch(fd), AddOptions{})
+	dev, err := s.Add(ctx, name, scratch(fd), AddOptions{Bare: true})
 	if err != nil {
 		return err
 	}

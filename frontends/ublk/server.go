@@ -61,6 +61,7 @@ type Server struct {
 
 	looking sync.Mutex
 	lefts   map[uint64]uint32 // devices of a process before us, by cookie; nil until somebody looked
+	took    stepSums
 
 	mu struct {
 		sync.Mutex
@@ -79,7 +80,7 @@ func Open(o Options) (*Server, error) {
 	s := &Server{o: o, owner: ownerCookie(o.Owner)}
 	s.mu.devices, s.mu.cookies, s.mu.tags = map[string]*Device{}, map[uint64]string{}, make([]int, o.Workers)
 	var err error
-	if s.control, err = openControl(); err != nil {
+	if s.control, err = openControl(s.o.Log); err != nil {
 		return nil, err
 	}
 	for i := range o.Workers {
@@ -211,6 +212,8 @@ func (s *Server) count(d *Device, sign int) {
 type AddOptions struct {
 	// Copy makes a USER_COPY device on a server of zero-copy ones.
 	Copy bool
+	// Bare: there is no partition table to look for. Before 7.0 the kernel looks all the same.
+	Bare bool
 }
 
 // Add serves a disk as a block device. If a process of this owner that is gone left one of that name, with the same
@@ -221,7 +224,7 @@ func (s *Server) Add(ctx context.Context, name string, disk frontends.Disk, o Ad
 		return nil, err
 	}
 	d := s.newDevice(name, cookie, disk)
-	d.copies = o.Copy || !s.o.ZeroCopy
+	d.copies, d.bare = o.Copy || !s.o.ZeroCopy, o.Bare
 	if err := d.open(ctx); err != nil {
 		s.release(name)
 		return nil, fmt.Errorf("disk %q: %w", name, err)

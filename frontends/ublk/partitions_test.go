@@ -1,0 +1,94 @@
+package ublk
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"testing"
+
+	"glidefs-appliance/frontends/frontendtest"
+)
+
+// partitioned is a disk whose first partition is its second half.
+func partitioned(t *testing.T) *frontendtest.MemDisk {
+	t.Helper()
+	d := frontendtest.NewMemDisk(2*mib, 512)
+	mbr := make([]byte, 512)
+	entry := mbr[446:]
+	entry[4] = 0x83
+	binary.LittleEndian.PutUint32(entry[8:], mib/512)
+	binary.LittleEndian.PutUint32(entry[12:], mib/512)
+	mbr[510], mbr[511] = 0x55, 0xaa
+	if err := d.WriteAt(t.Context(), mbr, 0, true); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// TestPartitions: they are there when Add returns, on every kernel. A bare disk is not searched, where the kernel can be
+// told.
+func TestPartitions(t *testing.T) {
+	eachMode(t, func(t *testing.T, zeroCopy bool) {
+		s := openServer(t, zeroCopy)
+		for bare, want := range map[bool]bool{false: true, true: !s.offers(flagNoPartScan)} {
+			name := fmt.Sprintf("bare %t", bare)
+			dev, err := s.Add(soon(t), name, partitioned(t), AddOptions{Bare: bare})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = os.Stat(fmt.Sprintf("/sys/class/block/ublkb%d/ublkb%[1]dp1", dev.ID()))
+			if got := err == nil; got != want {
+				t.Errorf("%s: a partition is there: %t (%v)", name, got, err)
+			}
+			if err := s.Remove(soon(t), name, false); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// TestCounts: what a device did comes out of the server.
+func TestCounts(t *testing.T) {
+	eachMode(t, func(t *testing.T, zeroCopy bool) {
+		s := openServer(t, zeroCopy)
+		f := openDirect(t, serve(t, s, "disk", frontendtest.NewMemDisk(mib, 4096)).Path())
+		before := s.Sizes()["disk"]
+		p := alignedBytes(t, 64<<10)
+		for _, n := range []int{4096, 8192, 64 << 10} {
+			if _, err := f.WriteAt(p[:n], 0); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.ReadAt(p[:n], 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+		sizes := s.Sizes()["disk"]
+		for op := range 2 {
+			for _, bucket := range []int{0, 1, 4} {
+				if n := sizes[op].Count[bucket] - before[op].Count[bucket]; n != 1 {
+					t.Errorf("op %d: %d requests in bucket %d", op, n, bucket)
+				}
+			}
+			if n := sizes[op].Bytes - before[op].Bytes; n != 76<<10 {
+				t.Errorf("op %d: %d bytes", op, n)
+			}
+		}
+		st := s.Stats()
+		if st.Deferred < 6 || st.Copied < 2*76<<10 { // a disk in memory is no Mapper: all goes through goroutines
+			t.Errorf("%+v", st)
+		}
+		var names []string
+		for _, step := range st.Steps {
+			names = append(names, step.Name)
+			if step.Count != 1 || step.Total <= 0 || step.Most != step.Total {
+				t.Errorf("%+v", step)
+			}
+		}
+		if got := fmt.Sprint(names); got != "[add params serve start node partitions]" {
+			t.Errorf("steps %s", got)
+		}
+	})
+}
