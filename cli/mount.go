@@ -139,6 +139,7 @@ func (j *mountJob) run(ctx context.Context) (mounted, error) {
 		return mounted{}, err
 	}
 	defer d.Close()
+	j.req.Bare = true // what holds partitions is refused below
 	a, err := d.Attach(ctx, j.name, j.req)
 	if err != nil {
 		return mounted{}, err

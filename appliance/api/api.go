@@ -104,6 +104,9 @@ type Attach struct {
 	Takeover bool   `json:"takeover,omitempty"`
 	ReadOnly bool   `json:"read_only,omitempty"`
 	Frontend string `json:"frontend,omitempty"` // auto, ublk-zc, ublk-copy, fuse
+	// Bare: a file system or nothing is on the disk, and no partition table. A block device is not searched for one then,
+	// where the kernel can be told.
+	Bare bool `json:"bare,omitempty"`
 }
 
 // DefaultSize of a new disk, bytes.

@@ -54,12 +54,12 @@ func (b *blocks) open() (*ublk.Server, error) {
 }
 
 // add makes a disk a block device, or takes back the one that the last daemon left; it returns which frontend that is.
-func (b *blocks) add(ctx context.Context, name string, d frontends.Disk, kind string) (path, is string, err error) {
+func (b *blocks) add(ctx context.Context, name string, d frontends.Disk, o ublk.AddOptions) (path, is string, err error) {
 	s, err := b.open()
 	if err != nil {
 		return "", "", err
 	}
-	dev, err := s.Add(ctx, name, d, ublk.AddOptions{Copy: kind == ublkCopy})
+	dev, err := s.Add(ctx, name, d, o)
 	if err != nil {
 		return "", "", err
 	}

@@ -87,6 +87,7 @@ type export struct {
 	frontend  string
 	why       string
 	readOnly  bool
+	bare      bool
 	since     time.Time
 	reattach  error // why the disk of the last daemon could not be opened again; vol is nil then
 	wasBefore statedir.Export
@@ -141,6 +142,7 @@ func (m *Manager) Attach(ctx context.Context, name string, a api.Attach) (api.At
 	if err != nil {
 		return api.Attached{}, err
 	}
+	c.bare = a.Bare
 	return m.attach(ctx, name, a, c)
 }
 
@@ -229,7 +231,7 @@ func (m *Manager) publish(ctx context.Context, vol *volume.Volume, c choice, rea
 	if err != nil {
 		return nil, err
 	}
-	e := &export{vol: vol, path: path, frontend: c.kind, why: c.why, readOnly: readOnly, since: time.Now().UTC()}
+	e := &export{vol: vol, path: path, frontend: c.kind, why: c.why, readOnly: readOnly, bare: c.bare, since: time.Now().UTC()}
 	m.mu.Lock()
 	m.mu.disks[vol.Name()] = e
 	m.mu.ever = true

@@ -26,6 +26,7 @@ const (
 type choice struct {
 	kind, why string
 	asked     bool // for exactly this one: no other will do
+	bare      bool // see api.Attach
 }
 
 // choose settles the frontend for what was asked and what the kernel offers.
@@ -41,10 +42,10 @@ func choose(asked string, s ublk.Support) (choice, error) {
 	case "", "auto":
 		return best, nil
 	case fuseFile, best.kind:
-		return choice{asked, "as asked", true}, nil
+		return choice{kind: asked, why: "as asked", asked: true}, nil
 	case ublkZero, ublkCopy:
 		if asked == ublkCopy && s.UserCopy {
-			return choice{asked, "as asked", true}, nil
+			return choice{kind: asked, why: "as asked", asked: true}, nil
 		}
 		return choice{}, refused("frontend %s cannot be used: %s; leave --frontend out and the disk is served through %s", asked, s.Reason, spoken[best.kind])
 	}
@@ -70,7 +71,7 @@ var spoken = map[string]string{fuseFile: "FUSE", ublkCopy: "ublk with copying", 
 // serve gives a disk to a frontend: to FUSE where ublk was not asked for and fails.
 func (m *Manager) serve(ctx context.Context, vol *volume.Volume, c choice, readOnly bool) (path string, is choice, err error) {
 	if c.kind != fuseFile {
-		path, c.kind, err = m.blocks.add(ctx, vol.Name(), vol, c.kind)
+		path, c.kind, err = m.blocks.add(ctx, vol.Name(), vol, ublk.AddOptions{Copy: c.kind == ublkCopy, Bare: c.bare})
 		if err == nil || c.asked {
 			return path, c, err
 		}
