@@ -260,7 +260,7 @@ func (m *Manager) list() []statedir.Export {
 			list = append(list, e.wasBefore)
 			continue
 		}
-		l := statedir.Export{Name: name, Frontend: e.frontend, ReadOnly: e.readOnly, Attached: true, Since: e.since}
+		l := statedir.Export{Name: name, Frontend: e.frontend, ReadOnly: e.readOnly, Bare: e.bare, Attached: true, Since: e.since}
 		if e.frontend != fuseFile {
 			l.Device = e.path
 		}

@@ -57,7 +57,9 @@ func (m *Manager) Restore(ctx context.Context) (run func(), err error) {
 
 func (m *Manager) reopen(ctx context.Context, l statedir.Export) {
 	m.o.Log.Info("opening again what the last daemon had", "disk", l.Name)
-	_, err := m.attach(ctx, l.Name, api.Attach{ReadOnly: l.ReadOnly}, chooseAgain(l.Frontend, m.blocks.probe()))
+	c := chooseAgain(l.Frontend, m.blocks.probe())
+	c.bare = l.Bare
+	_, err := m.attach(ctx, l.Name, api.Attach{ReadOnly: l.ReadOnly}, c)
 	if err == nil {
 		return
 	}

@@ -17,6 +17,7 @@ type Export struct {
 	// Device is the block device, which the kernel keeps, with its users, for the next daemon.
 	Device   string `json:"device,omitempty"`
 	ReadOnly bool   `json:"read_only,omitempty"`
+	Bare     bool   `json:"bare,omitempty"` // has no partition table
 	// Attached disks are opened again by the next daemon: their last one died without detaching them, so the store says
 	// that we own them still.
 	Attached bool `json:"attached"`
