@@ -2,6 +2,7 @@ package udev
 
 import (
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -53,6 +54,20 @@ func TestNoUdev(t *testing.T) {
 	f := Folders{Runtime: filepath.Join(t.TempDir(), "udev", "rules.d")}
 	if wrote, err := f.Ensure(); wrote || err != nil {
 		t.Errorf("without udev: wrote %t, %v", wrote, err)
+	}
+}
+
+// TestSchedulerPattern: the rule writes when another scheduler is in use, whose list has "none" in it too.
+func TestSchedulerPattern(t *testing.T) {
+	_, rest, _ := strings.Cut(Rule, `ATTR{queue/scheduler}!="`)
+	pattern, _, _ := strings.Cut(rest, `"`)
+	for list, set := range map[string]bool{
+		"[none]": true, "[none] mq-deadline kyber": true, "mq-deadline [none]": true,
+		"none [mq-deadline]": false, "[mq-deadline] none": false, "[bfq] mq-deadline none": false,
+	} {
+		if is, err := path.Match(pattern, list); is != set || err != nil {
+			t.Errorf("%s matches %s: %t, %v", pattern, list, is, err)
+		}
 	}
 }
 
