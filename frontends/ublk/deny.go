@@ -23,3 +23,13 @@ func denied(release string) string {
 	}
 	return fmt.Sprintf("kernel %s crashes when a ublk device is added (fixed in 6.18.6; Ubuntu bug 2154635)", release)
 }
+
+// miscounts tells whether a kernel hands a fixed read or write whose bytes lie in the middle of a request's, and begin
+// inside one of its segments, down with a segment too few. Drivers then map other memory than they were given and write
+// beyond their lists: wrong bytes, or an oops. Zero copy there wants requests of at most two parts. Fixed in 6.19, and in
+// 6.18.5 (io_import_kbuf).
+func miscounts(release string) bool {
+	var major, minor, patch int
+	_, _ = fmt.Sscanf(release, "%d.%d.%d", &major, &minor, &patch)
+	return major < 6 || major == 6 && (minor < 18 || minor == 18 && patch < 5)
+}

@@ -39,6 +39,16 @@ func TestDenied(t *testing.T) {
 	}
 }
 
+func TestMiscounts(t *testing.T) {
+	for release, want := range map[string]bool{
+		"6.17.13+deb13-cloud-amd64": true, "6.17.0-14-generic": true, "6.18.4": true, "6.18.5": false, "6.18.15-1": false, "6.19.0-rc1": false, "7.3.4+deb13": false,
+	} {
+		if got := miscounts(release); got != want {
+			t.Errorf("%s: %t, want %t", release, got, want)
+		}
+	}
+}
+
 func TestBudget(t *testing.T) {
 	tags, devices, last := 0, 0, maxDepth1
 	for tags+2*maxDepth1 < tableSlots {

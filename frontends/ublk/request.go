@@ -119,7 +119,7 @@ func (w *worker) read(r *request) {
 		return
 	}
 	w.count.inline.Add(1)
-	if r.copied {
+	if r.copied = r.copied || w.s.miscounted(r.plan.Extents); r.copied {
 		w.withBuffer(r, stageRead)
 		return
 	}
@@ -176,7 +176,7 @@ func (w *worker) write(r *request) {
 
 // move brings the bytes of a write to where they were promised room.
 func (w *worker) move(r *request) {
-	if r.copied {
+	if r.copied = r.copied || w.s.miscounted(r.place.Extents); r.copied {
 		w.withBuffer(r, stageMove)
 		return
 	}

@@ -54,10 +54,11 @@ func (o *Options) ensureDefaults() {
 // Server serves disks as block devices. Its methods are safe for concurrent use and may block for as long as the kernel
 // does, with limits.
 type Server struct {
-	o       Options
-	owner   uint64 // cookie
-	control *control
-	workers []*worker
+	o         Options
+	owner     uint64 // cookie
+	twoAtMost bool   // parts of a request, because the kernel miscounts
+	control   *control
+	workers   []*worker
 
 	looking sync.Mutex
 	lefts   map[uint64]uint32 // devices of a process before us, by cookie; nil until somebody looked
@@ -77,7 +78,7 @@ type Server struct {
 // up to milliseconds behind goroutines.
 func Open(o Options) (*Server, error) {
 	o.ensureDefaults()
-	s := &Server{o: o, owner: ownerCookie(o.Owner)}
+	s := &Server{o: o, owner: ownerCookie(o.Owner), twoAtMost: miscounts(release())}
 	s.mu.devices, s.mu.cookies, s.mu.tags = map[string]*Device{}, map[uint64]string{}, make([]int, o.Workers)
 	var err error
 	if s.control, err = openControl(s.o.Log); err != nil {
@@ -95,6 +96,9 @@ func Open(o Options) (*Server, error) {
 	}
 	return s, nil
 }
+
+// miscounted tells whether this kernel must not be given the parts of a request in these extents: one lies in the middle.
+func (s *Server) miscounted(extents []frontends.Extent) bool { return s.twoAtMost && len(extents) > 2 }
 
 func (s *Server) stop() error {
 	var errs []error
