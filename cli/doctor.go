@@ -31,9 +31,26 @@ func examine(e *env) error {
 		return e.printJSON(list)
 	}
 	w := tabwriter.NewWriter(e.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "FRONTEND\tUSABLE\tWHY")
+	fmt.Fprintln(w, "FRONTEND\tUSABLE\tSELF-TEST\tWHY")
+	before, best := "", ""
 	for _, f := range list {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", f.Name, map[bool]string{true: "yes", false: "no"}[f.Usable], f.Reason)
+		why := f.Reason
+		if why == before {
+			why = "the same"
+		}
+		before = f.Reason
+		if f.Usable {
+			best = or(best, f.Name)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", f.Name, map[bool]string{true: "yes", false: "no"}[f.Usable], or(f.SelfTest, "-"), why)
 	}
+	fmt.Fprintf(w, "\n%s\n%s\n", choice(best), doctor.Kernel())
 	return w.Flush()
+}
+
+func choice(best string) string {
+	if best == "" {
+		return "This host cannot use a disk: each line above says what is missing."
+	}
+	return fmt.Sprintf("Disks are served through %s here, unless --frontend says otherwise.", best)
 }

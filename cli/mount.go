@@ -89,17 +89,18 @@ func newMountJob(e *env, c *cli.Context) (*mountJob, error) {
 	}
 	j := &mountJob{e: e, name: c.Args().Get(0), dir: c.Args().Get(1), fs: c.String("fs"), req: req}
 	if j.dir == "" {
-		if err := j.fromFile(c); err != nil {
+		if err := j.fromFile(); err != nil {
 			return nil, err
 		}
 	}
+	j.req.Frontend = e.frontend(j.req.Frontend, "")
 	if j.fs != "" && !slices.Contains(mounts.Kinds(), j.fs) {
 		return nil, usagef("--fs %s: use one of %s", j.fs, strings.Join(mounts.Kinds(), ", "))
 	}
 	return j, nil
 }
 
-func (j *mountJob) fromFile(c *cli.Context) error {
+func (j *mountJob) fromFile() error {
 	f, err := config.LoadMount(config.MountFiles, filepath.Base(j.name))
 	if err != nil {
 		return err
@@ -109,9 +110,7 @@ func (j *mountJob) fromFile(c *cli.Context) error {
 	if j.req.Size == 0 {
 		j.req.Size = int64(f.Size)
 	}
-	if !c.IsSet("frontend") {
-		j.req.Frontend = or(f.Frontend, j.req.Frontend)
-	}
+	j.req.Frontend = j.e.frontend(j.req.Frontend, f.Frontend)
 	j.req.ReadOnly = j.req.ReadOnly || f.ReadOnly
 	if err := os.MkdirAll(j.dir, 0o755); err != nil {
 		return fmt.Errorf("mount: %w", err)

@@ -31,7 +31,8 @@ func TestMain(m *testing.M) {
 }
 
 // TestScript runs each file of testdata/script in a folder of its own, as root, with real FUSE mounts, loop devices and
-// daemons. Environment: GLIDEFS_STORE is the folder store, GLIDEFS_STATE_DIR the folder state, mnt an empty folder.
+// daemons. Environment: GLIDEFS_STORE is the folder store, GLIDEFS_STATE_DIR the folder state, mnt an empty folder;
+// GLIDEFS_FRONTEND is fuse.
 func TestScript(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("these tests mount file systems: run them as root (make test does)")
@@ -62,6 +63,7 @@ func setup(env *testscript.Env) error {
 	}
 	env.Setenv("GLIDEFS_STORE", "file://"+env.WorkDir+"/store")
 	env.Setenv("GLIDEFS_STATE_DIR", env.WorkDir+"/state")
+	env.Setenv("GLIDEFS_FRONTEND", "fuse") // whatever else the host offers: the lab has scripts of its own
 	env.Setenv("HOME", env.WorkDir)
 	repo, err := filepath.Abs("..")
 	if err != nil {

@@ -14,6 +14,7 @@
 //	download_limit = "100M"    # bytes per second; default none
 //	store_requests = 32        # concurrent requests to the store
 //	verify_reads   = "once"    # or "always": check cached data at every read
+//	frontend       = "auto"    # or ublk-zc, ublk-copy, fuse: how disks are served when nobody says otherwise
 //
 // What wins: a flag, then its environment variable (an empty one counts as unset), then the file, then the default.
 package config
@@ -25,6 +26,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,6 +47,7 @@ type File struct {
 	DownloadLimit Size     `toml:"download_limit"`
 	StoreRequests int      `toml:"store_requests"`
 	VerifyReads   string   `toml:"verify_reads"`
+	Frontend      string   `toml:"frontend"`
 }
 
 // Mount is a file /etc/glidefs-appliance/mounts/NAME.toml: what `mount NAME` without a directory does. A zero field
@@ -56,6 +59,9 @@ type Mount struct {
 	Frontend string `toml:"frontend"`
 	ReadOnly bool   `toml:"read_only"`
 }
+
+// Frontends are the ways to serve a disk; auto takes the first one that the host can do.
+var Frontends = []string{"auto", "ublk-zc", "ublk-copy", "fuse"}
 
 // Duration is a time span such as "10s" or "2m" in a file; never negative.
 type Duration time.Duration
@@ -114,6 +120,9 @@ func (f File) validate() error {
 	}
 	if f.VerifyReads != "" && f.VerifyReads != "once" && f.VerifyReads != "always" {
 		return fmt.Errorf("verify_reads = %q: use once or always", f.VerifyReads)
+	}
+	if f.Frontend != "" && !slices.Contains(Frontends, f.Frontend) {
+		return fmt.Errorf("frontend = %q: use one of %s", f.Frontend, strings.Join(Frontends, ", "))
 	}
 	if f.StoreRequests < 0 || f.StoreRequests > 1024 {
 		return fmt.Errorf("store_requests = %d: use 1 to 1024", f.StoreRequests)

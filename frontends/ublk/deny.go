@@ -6,6 +6,12 @@ import (
 	"strings"
 )
 
+// Denied are the kernels on which no ublk device is made.
+const Denied = "6.18.4 and 6.18.5; Ubuntu's 6.17.0-1015 to -1018 for Azure and AWS"
+
+// DeniedHere says why none is made on this kernel, or "".
+func DeniedHere() string { return denied(release()) }
+
 // denied says why ADD_DEV must not be tried on a kernel, or "". These carry 529d4d632788 (NUMA-aware tags) without
 // 011af85ccd87 and oops in ADD_DEV: 6.18.4 and 6.18.5; Ubuntu's 6.17.0-1015 to -1018 for Azure and the AWS builds of the
 // same base (LP 2154635).

@@ -72,15 +72,28 @@ func controlNode() error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	out, err := exec.Command("modprobe", "ublk_drv").CombinedOutput()
+	out, err := exec.Command(modprobe(), "ublk_drv").CombinedOutput()
 	if _, statErr := os.Stat(controlPath); statErr == nil {
 		return nil
 	}
 	why := strings.TrimSpace(string(out))
-	if why == "" && err != nil {
+	switch {
+	case err == nil:
+		why = "the driver is there, and its device node is not (in a container: --device " + controlPath + ")"
+	case why == "":
 		why = err.Error()
 	}
 	return fmt.Errorf("%s is missing and `modprobe ublk_drv` did not bring it: %s", controlPath, why)
+}
+
+// modprobe is not in everybody's PATH.
+func modprobe() string {
+	for _, path := range []string{"/usr/sbin/modprobe", "/sbin/modprobe"} {
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	return "modprobe"
 }
 
 // explain adds what a person can do.

@@ -40,6 +40,9 @@ func Verified() Support {
 	return s
 }
 
+// Tested is the self-test of one way, for a host on which Probe found it.
+func Tested(zeroCopy bool) error { return tested(zeroCopy) }
+
 // tested runs the self-test unless one was passed before. Failures are tried again.
 func tested(zeroCopy bool) error {
 	line := fmt.Sprintf("%s zero=%t ok\n", release(), zeroCopy)
