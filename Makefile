@@ -14,7 +14,7 @@ RACE := ./backend/wlog ./backend/volume ./backend/cache ./backend/store/... ./ap
 
 export PATH := $(TOOLS):$(PATH)
 
-.PHONY: help build demo test test-lint test-unit test-race test-bench test-vm bench lint fmt tools deps deps-test deps-bench install uninstall clean
+.PHONY: help build demo test test-lint test-unit test-race test-bench test-vm test-full soak bench lint fmt tools deps deps-test deps-bench install uninstall clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -25,7 +25,11 @@ build: ## bin/glidefs-appliance, one static binary
 demo: deps build ## mount a disk, fill it, lose the machine, mount it again, compare
 	@.ci/demo $(BIN)
 
-test: deps-test tools build test-lint test-unit test-race test-bench ## everything that proves something
+OUTSIDE := deps-test tools build test-lint test-unit test-race test-bench
+test: $(OUTSIDE) test-vm ## everything that proves something, in some 30 minutes
+
+test-full: $(OUTSIDE) ## ... and every proof on every kernel, which takes longer
+	@$(PART) "kernel lab, all of it" .ci/test-vm full $(KERNELS)
 
 test-lint: tools
 	@$(PART) lint .ci/lint
@@ -39,9 +43,14 @@ test-race: deps-test tools
 test-bench: deps-test tools build
 	@$(PART) "bench, a second each" .ci/bench short
 
-KERNELS ?= 6.12 6.17 7
-test-vm: ## the block device frontends in the kernel lab; KERNELS="6.17" chooses
-	@.ci/test-vm $(KERNELS)
+KERNELS ?= 6.1 6.12 6.17 7
+test-vm: deps-test tools build ## the part in the kernel lab; KERNELS="6.17 7" boots only these, KERNELS= none
+	@$(PART) "kernel lab" .ci/test-vm test $(KERNELS)
+
+SECONDS ?= 600
+KERNEL  ?= 6.17
+soak: deps-test ## stamped data on block devices; SECONDS=3600 KERNEL=6.17
+	@$(PART) "soak" .ci/test-vm soak $(SECONDS) $(KERNEL)
 
 bench: deps-bench tools build ## the table of figures, medians of several runs; takes a while
 	@.ci/bench full

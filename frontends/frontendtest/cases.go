@@ -136,15 +136,16 @@ func testZeroes(t *testing.T, s suite) {
 func testClear(t *testing.T, s suite, op func(h *handle, off, n int64) error, count func(*bed) int64) {
 	b := newBed(t, s, 5*mib)
 	h := open(t, b.path, 0)
+	off, n := int64(0), int64(len(b.model))
 	for _, r := range append(spans(5*mib, int64(s.sector)), [2]int64{0, 5 * mib}) {
-		rand.Read(b.model)
-		if _, err := h.WriteAt(b.model, 0); err != nil {
+		rand.Read(b.model[off : off+n]) // what the round before cleared
+		if _, err := h.WriteAt(b.model[off:off+n], off); err != nil {
 			t.Fatal(err)
 		}
 		if err := h.Sync(); err != nil {
 			t.Fatal(err)
 		}
-		off, n := h.align(r[0], r[1])
+		off, n = h.align(r[0], r[1])
 		if err := op(h, off, n); err != nil {
 			t.Fatalf("[%d, +%d): %v", off, n, err)
 		}

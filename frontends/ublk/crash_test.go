@@ -2,6 +2,7 @@ package ublk
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -156,36 +157,48 @@ func TestKill(t *testing.T) {
 		d := startDaemon(t, state, zeroCopy)
 		path := d.path
 		fio := exec.Command("fio", "--name=verify", "--filename="+path, "--direct=1", "--ioengine=libaio", "--iodepth=16", "--rw=randwrite",
-			"--bsrange=4k-128k", "--size=64m", "--io_size=192m", "--verify=crc32c", "--verify_backlog=256", "--verify_fatal=1", "--fsync=64",
+			"--bsrange=4k-128k", "--size=64m", "--io_size=128m", "--verify=crc32c", "--verify_backlog=256", "--verify_fatal=1", "--fsync=64",
 			"--allow_file_create=0", "--randrepeat=0")
-		done := make(chan error, 1)
-		var out []byte
-		go func() {
-			var err error
-			out, err = fio.CombinedOutput()
-			done <- err
-		}()
-		kills := 0
-		for ended := false; !ended; {
-			select {
-			case err := <-done:
-				if ended = true; err != nil {
-					t.Errorf("fio: %v\n%s", err, out)
-				}
-			case <-time.After(3 * time.Second): // the load decides how far fio comes in that time, not the result
-				if kills == 3 {
-					continue
-				}
-				d.kill()
-				kills++
-				if d = startDaemon(t, state, zeroCopy); d.path != path {
-					t.Fatalf("%s came back as %s", path, d.path)
-				}
+		var out bytes.Buffer
+		fio.Stdout, fio.Stderr = &out, &out
+		if err := fio.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			awaitRequests(t, path, 150)
+			d.kill()
+			if d = startDaemon(t, state, zeroCopy); d.path != path {
+				t.Fatalf("%s came back as %s", path, d.path)
 			}
 		}
-		t.Logf("%d kills; %s", kills, d.stop(t))
-		if kills == 0 {
-			t.Error("fio was done before the first kill")
+		if err := fio.Wait(); err != nil {
+			t.Errorf("fio: %v\n%s", err, &out)
 		}
+		t.Log(d.stop(t))
 	})
+}
+
+// awaitRequests waits until a block device has answered n requests more: its users are not done yet.
+func awaitRequests(t *testing.T, path string, n uint64) {
+	t.Helper()
+	first := answered(t, path)
+	for deadline := time.Now().Add(2 * time.Minute); answered(t, path) < first+n; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s answers nothing any more", path)
+		}
+	}
+}
+
+// answered counts the reads and writes that a block device has done.
+func answered(t *testing.T, path string) uint64 {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(path), "stat"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var n [5]uint64 // reads, merged, sectors, ms, writes
+	if _, err := fmt.Sscan(string(b), &n[0], &n[1], &n[2], &n[3], &n[4]); err != nil {
+		t.Fatal(err)
+	}
+	return n[0] + n[4]
 }

@@ -13,16 +13,26 @@ import (
 	"glidefs-appliance/frontends/frontendtest"
 )
 
-// labEnv names what the kernel of the lab must offer: "usercopy" or "zerocopy". Without it a test proves what the host
-// offers, and on a host without ublk that the reason is told.
+// labEnv names what the kernel of the lab must offer: "zerocopy", "usercopy", or "fuse" for no ublk at all. Without it a
+// test proves what the host offers, and on a host without ublk that the reason is told.
 const labEnv = "GLIDEFS_LAB"
+
+func offered(s Support) string {
+	switch {
+	case s.ZeroCopy:
+		return "zerocopy"
+	case s.UserCopy:
+		return "usercopy"
+	}
+	return "fuse"
+}
 
 // modes that this host can be tested with.
 func modes(t *testing.T) map[string]bool {
 	t.Helper()
 	s := Probe()
 	t.Logf("ublk here: %+v", s)
-	if want := os.Getenv(labEnv); want != "" && (!s.UserCopy || s.ZeroCopy != (want == "zerocopy")) {
+	if want := os.Getenv(labEnv); want != "" && want != offered(s) {
 		t.Fatalf("this kernel was expected to offer %s: %+v", want, s)
 	}
 	m := map[string]bool{}
