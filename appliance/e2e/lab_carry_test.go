@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// carryEnv is a folder that outlives the guest; .ci/test-carry boots one kernel after the other with it.
+// carryEnv is a folder that outlives the guest; .ci/test-vm boots one kernel after the other with it.
 const carryEnv = "GLIDEFS_CARRY"
 
 const carrySize = 96 << 20

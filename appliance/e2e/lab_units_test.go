@@ -5,7 +5,6 @@ package e2e
 import (
 	"context"
 	"os"
-	"strings"
 	"testing"
 
 	"glidefs-appliance/appliance/statedir"
@@ -21,6 +20,11 @@ func installed(t *testing.T) *machine {
 	}
 	mustRun(t, "vagrant/provision.sh", "install", os.Getenv(labEnv))
 	program = "/usr/local/bin/glidefs-appliance"
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(mustRun(t, "journalctl", "--no-pager", "-o", "short-monotonic", "-u", "glidefs-*"))
+		}
+	})
 	return &machine{t: t, dir: scratch(t), state: "/var/lib/glidefs-appliance", env: os.Environ()}
 }
 
@@ -41,8 +45,13 @@ func TestLabUnits(t *testing.T) {
 	must(t, unit.some(20))
 
 	if w.block() {
-		restartUnnoticed(t, w, m)
+		restartUnnoticed(t, w, m, unit)
+	} else {
+		mustRun(t, "systemctl", "restart", "glidefs-appliance")
 	}
+	eventually(t, "the mount unit is up", func() bool {
+		return mustRun(t, "sh", "-c", "systemctl is-active glidefs-mount@unit || :") == "active\n" && len(mountsBelow(unit.dir)) == 1
+	})
 	unit.check(t)
 	must(t, unit.some(20))
 	mustRun(t, "systemctl", "stop", "glidefs-mount@unit")
@@ -64,36 +73,40 @@ func otherMachine(t *testing.T, w way, files *files) {
 	other.ok("umount", files.dir)
 }
 
-// restartUnnoticed restarts the daemon under a file system that was mounted by hand, and is used all the while.
-func restartUnnoticed(t *testing.T, w way, m *machine) {
+// restartUnnoticed restarts the daemon under two file systems, of the mount unit and mounted by hand, that are used all
+// the while.
+func restartUnnoticed(t *testing.T, w way, m *machine, unit *files) {
 	mnt := m.mountpoint()
 	m.ok("mount", "hand", mnt, "--size", "192M")
-	files := &files{dir: mnt, sums: map[string]string{}}
+	hand := &files{dir: mnt, sums: map[string]string{}}
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
-	ended := make(chan error, 1)
-	go func() { ended <- files.makeWhile(ctx, func() bool { return true }) }()
-	for _, how := range []func(){
-		func() { mustRun(t, "systemctl", "restart", "glidefs-appliance") },
-		func() { mustRun(t, "systemctl", "kill", "-s", "KILL", "--kill-who=main", "glidefs-appliance") },
-		func() { must(t, unix.Kill(daemonOf(m), unix.SIGKILL)) },
+	ended := make(chan error, 2)
+	for _, f := range []*files{hand, unit} {
+		go func() { ended <- f.makeWhile(ctx, func() bool { return true }) }()
+	}
+	for how, do := range map[string]func(){
+		"restart":           func() { mustRun(t, "systemctl", "restart", "glidefs-appliance") },
+		"supervisor killed": func() { mustRun(t, "systemctl", "kill", "-s", "KILL", "--kill-who=main", "glidefs-appliance") },
+		"daemon killed":     func() { must(t, unix.Kill(daemonOf(m), unix.SIGKILL)) },
 	} {
-		before, made := daemonOf(m), files.n.Load()+5
-		how()
-		eventually(t, "another daemon runs", func() bool { pid := daemonOf(m); return pid != 0 && pid != before })
-		eventually(t, "files are made again", func() bool { return files.n.Load() >= made })
+		before := daemonOf(m)
+		do()
+		eventually(t, how+": another daemon runs", func() bool { pid := daemonOf(m); return pid != 0 && pid != before })
+		a, b := hand.n.Load()+5, unit.n.Load()+5
+		eventually(t, how+": files are made again", func() bool { return hand.n.Load() >= a && unit.n.Load() >= b })
 		w.check(m, "hand")
+		w.check(m, "unit")
 	}
 	stop()
-	if err := <-ended; err != nil {
-		t.Errorf("a file could not be made: %v", err)
+	for range 2 {
+		if err := <-ended; err != nil {
+			t.Errorf("a file could not be made: %v", err)
+		}
 	}
-	files.check(t)
+	hand.check(t)
 	m.ok("umount", mnt)
 	m.fsck("hand", "ext4")
-	eventually(t, "the mount unit is up again", func() bool {
-		return strings.TrimSpace(mustRun(t, "sh", "-c", "systemctl is-active glidefs-mount@unit || :")) == "active" && len(mountsBelow("/srv/glidefs-mounts/unit")) == 1
-	})
 }
 
 // daemonOf is the daemon's process, 0 when none has the state dir.
