@@ -62,7 +62,7 @@ func (d *daemon) openState() (err error) {
 	if d.state, err = statedir.Open(d.o.Settings.StateDir); err != nil {
 		return err
 	}
-	if d.log, d.logFile, err = logger(d.state.Dir, d.o.Background); err != nil {
+	if d.log, d.logFile, err = logger(d.state.Dir, d.o.Background, d.o.Settings.File.Debug); err != nil {
 		return err
 	}
 	d.page, err = statuspage.Open(d.state.StatusPage())

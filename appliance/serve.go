@@ -81,7 +81,7 @@ func tell(report io.WriteCloser, err error) {
 }
 
 // logger writes to the state dir's log, and to standard error when a person or systemd started us.
-func logger(dir statedir.Dir, background bool) (*slog.Logger, *logfile.File, error) {
+func logger(dir statedir.Dir, background, debug bool) (*slog.Logger, *logfile.File, error) {
 	f, err := logfile.Open(dir.Log(), background)
 	if err != nil {
 		return nil, nil, err
@@ -90,5 +90,9 @@ func logger(dir statedir.Dir, background bool) (*slog.Logger, *logfile.File, err
 	if !background {
 		w = io.MultiWriter(f, os.Stderr)
 	}
-	return slog.New(slog.NewTextHandler(w, nil)), f, nil
+	level := slog.LevelInfo
+	if debug {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level})), f, nil
 }

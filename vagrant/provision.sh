@@ -2,7 +2,8 @@
 # provision.sh kernel|install FRONTEND: makes a Debian 12 a machine for that frontend.
 #
 #   kernel    installs the kernel that vagrant/kernels names for it, unless one of that series runs or is there
-#   install   installs the packages that are missing, the binary from bin/ and the units, and starts the daemon
+#   install   installs the packages that are missing, the binary from bin/ and the units, starts the daemon, and ends with
+#             what doctor says: an error when disks are not served through that frontend
 #
 # Both do nothing for what is there already, so both can run again, and need no network when nothing is missing.
 set -eu
@@ -65,6 +66,18 @@ install() {
 	systemctl restart glidefs-appliance.service
 	systemctl is-active glidefs-appliance.service
 	glidefs-appliance status
+	glidefs-appliance doctor
+	chosen=$(glidefs-appliance doctor | awk '$2 == "yes" { print $1; exit }')
+	[ "$chosen" = "$(name)" ] || { say "disks are served through $chosen, not $(name)"; exit 1; }
+}
+
+# name is what the program calls the frontend.
+name() {
+	case $frontend in
+	usercopy) echo ublk-copy ;;
+	zerocopy) echo ublk-zc ;;
+	*) echo "$frontend" ;;
+	esac
 }
 
 case $step in

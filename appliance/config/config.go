@@ -15,6 +15,7 @@
 //	store_requests = 32        # concurrent requests to the store
 //	verify_reads   = "once"    # or "always": check cached data at every read
 //	frontend       = "auto"    # or ublk-zc, ublk-copy, fuse: how disks are served when nobody says otherwise
+//	debug          = false     # log more: requests that failed, the steps that made a block device
 //
 // What wins: a flag, then its environment variable (an empty one counts as unset), then the file, then the default.
 package config
@@ -48,6 +49,7 @@ type File struct {
 	StoreRequests int      `toml:"store_requests"`
 	VerifyReads   string   `toml:"verify_reads"`
 	Frontend      string   `toml:"frontend"`
+	Debug         bool     `toml:"debug"`
 }
 
 // Mount is a file /etc/glidefs-appliance/mounts/NAME.toml: what `mount NAME` without a directory does. A zero field

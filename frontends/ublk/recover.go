@@ -121,8 +121,15 @@ func (s *Server) serving(cookie uint64) bool {
 	return is
 }
 
-// discard deletes a device that nobody serves. Its users get EIO.
+// discard deletes a device that nobody serves, or soon nobody any more. Its users get EIO.
 func (s *Server) discard(i devInfo) error {
+	if i.State == stateLive {
+		_ = poll(context.Background(), quiesceLimit, func() (bool, error) {
+			now, err := s.control.info(i.ID)
+			i.State = now.State
+			return i.State != stateLive, err
+		})
+	}
 	if i.State == stateLive {
 		return fmt.Errorf("ublk device %d is served by process %d", i.ID, i.PID)
 	}
