@@ -14,8 +14,13 @@ const (
 // Put keeps a copy of a verified frame. A frame already there is left. It writes to the page cache in the caller,
 // and has no error to give: a frame that can't be kept, because too many are being written or there is no room, is
 // dropped and counted. A failed write pauses the cache for a second. Data is not kept after return.
-func (c *Cache) Put(k Key, data []byte) {
-	w, ok := c.reserve(k, uint32(min(len(data), MaxFrame+1)))
+func (c *Cache) Put(k Key, data []byte) { c.put(k, data, true) }
+
+// Offer is Put that drops the frame where that would wait for room.
+func (c *Cache) Offer(k Key, data []byte) { c.put(k, data, false) }
+
+func (c *Cache) put(k Key, data []byte, wait bool) {
+	w, ok := c.reserve(k, uint32(min(len(data), MaxFrame+1)), wait)
 	if !ok {
 		return
 	}
@@ -26,8 +31,8 @@ func (c *Cache) Put(k Key, data []byte) {
 	c.publish(w, err)
 }
 
-// reserve gives a frame its place, waiting for one if need be. The result is a pending frame whose segment is held.
-func (c *Cache) reserve(k Key, size uint32) (w Hit, ok bool) {
+// reserve gives a frame its place, waiting for one if it may. The result is a pending frame whose segment is held.
+func (c *Cache) reserve(k Key, size uint32, wait bool) (w Hit, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.mu.closed || size == 0 || c.mu.index.find(&k) != none {
@@ -39,7 +44,7 @@ func (c *Cache) reserve(k Key, size uint32) (w Hit, ok bool) {
 	}
 	c.puts.Add(1)
 	c.mu.writers++
-	if w, ok = c.placeLocked(k, size); !ok {
+	if w, ok = c.placeLocked(k, size, wait); !ok {
 		c.mu.writers--
 		c.puts.Done()
 	}
@@ -47,7 +52,7 @@ func (c *Cache) reserve(k Key, size uint32) (w Hit, ok bool) {
 }
 
 // placeLocked lets go of the lock while it waits.
-func (c *Cache) placeLocked(k Key, size uint32) (w Hit, ok bool) {
+func (c *Cache) placeLocked(k Key, size uint32, wait bool) (w Hit, ok bool) {
 	var timeout <-chan time.Time
 	for {
 		if s, block, pos, ok := c.takeLocked(size); ok {
@@ -55,12 +60,12 @@ func (c *Cache) placeLocked(k Key, size uint32) (w Hit, ok bool) {
 			s.link(&c.mu.index, c.mu.index.add(f))
 			return Hit{c, s, f}, true
 		}
-		if timeout == nil {
-			timeout = time.After(maxWait)
-		}
-		if time.Now().Before(c.mu.hurryTil) {
+		if !wait || time.Now().Before(c.mu.hurryTil) {
 			c.mu.stats.Dropped++
 			return w, false
+		}
+		if timeout == nil {
+			timeout = time.After(maxWait)
 		}
 		if !c.waitLocked(timeout) {
 			c.mu.hurryTil = time.Now().Add(retryAfter)

@@ -118,6 +118,7 @@ func (v *Volume) Grow(ctx context.Context, size int64) error {
 // evict takes a segment that is given up out of the map: the view has all of it. The lock is dropped between records,
 // so that requests go on.
 func (v *Volume) evict(seg *wlog.Segment) {
+	v.promote(seg)
 	err := seg.Records(func(r wlog.Record) error {
 		v.mu.Lock()
 		v.mu.m.removeMatch(r.First, r.First+r.Count, 32, uint64(seg.Number()))

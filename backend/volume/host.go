@@ -45,19 +45,20 @@ func (h *Host) reuse(b *pack.Builder, sector int64) {
 }
 
 type counters struct {
-	damaged, batches, merged atomic.Uint64
+	damaged, batches, merged, promoted atomic.Uint64
 }
 
 // Counters of all volumes of a host since it started, for metrics.
 type Counters struct {
-	Damaged uint64 // frames and indexes from the store that failed their checksum
-	Batches uint64 // uploaded
-	Merges  uint64 // steps of compaction
+	Damaged  uint64 // frames and indexes from the store that failed their checksum
+	Batches  uint64 // uploaded
+	Merges   uint64 // steps of compaction
+	Promoted uint64 // frames that went from a log to the clean cache
 }
 
 // Counters reads them.
 func (h *Host) Counters() Counters {
-	return Counters{h.counters.damaged.Load(), h.counters.batches.Load(), h.counters.merged.Load()}
+	return Counters{h.counters.damaged.Load(), h.counters.batches.Load(), h.counters.merged.Load(), h.counters.promoted.Load()}
 }
 
 // batchMemory bounds the raw bytes of all batches in work on one host; each costs about twice that while it is built.

@@ -32,6 +32,7 @@ func (v *Volume) ReadAt(ctx context.Context, p []byte, off int64) error {
 	defer o.put()
 	view := v.piecesLocked(o, off, n)
 	v.mu.Unlock()
+	touch(o.read)
 	return v.readPieces(ctx, view, o.read, p, off)
 }
 
@@ -45,7 +46,9 @@ func (v *Volume) oneLocked(off, n int64) (*wlog.Segment, int64, bool) {
 	if !ok || r.first > first || r.end() < end || r.val&flagZero != 0 {
 		return nil, 0, false
 	}
-	return v.log.Acquire(uint32(r.val >> 32)), v.fileOff(r, off), true
+	seg, at := v.log.Acquire(uint32(r.val>>32)), v.fileOff(r, off)
+	seg.Touch(at, n)
+	return seg, at, true
 }
 
 // fileOff is where byte off of the disk lies in the segment file of extent r.
@@ -79,6 +82,15 @@ func (v *Volume) piecesLocked(o *op, off, n int64) *view {
 		off = hi
 	}
 	return v.mu.view
+}
+
+// touch notes what is read from the log: it is worth keeping when its segment goes.
+func touch(pieces []piece) {
+	for i := range pieces {
+		if pc := &pieces[i]; pc.seg != nil {
+			pc.seg.Touch(pc.off, pc.n)
+		}
+	}
 }
 
 func (v *Volume) readPieces(ctx context.Context, view *view, pieces []piece, p []byte, off int64) error {
@@ -123,6 +135,7 @@ func (v *Volume) MapRead(off, n int64, plan *frontends.Plan) bool {
 	defer o.put()
 	view := v.piecesLocked(o, off, n)
 	v.mu.Unlock()
+	touch(o.read)
 	ok := true
 	for i := range o.read {
 		pc := &o.read[i]

@@ -76,7 +76,8 @@
 //
 // Sealed segments are synced in the background. Once they are settled they are cache, and are given up oldest first when
 // ready segments are needed that the budget does not grant, or when the budget asks for space for another log: Evict
-// tells the volume to take it out of its map, and when the last reader has let go the life is over. Before its
+// tells the volume to take it out of its map, and when the last reader has let go the life is over. A segment remembers
+// which of its blocks were read (Touch), so that the volume can keep these elsewhere. Before its
 // file is used or deleted the head must say that the log begins later; several share that. All of this happens ahead of
 // need in one goroutine per log, which ends when there is nothing to do; a log that nobody writes to has none.
 //

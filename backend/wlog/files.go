@@ -135,7 +135,8 @@ func (l *Log) newLife(f freeFile) (*Segment, error) {
 }
 
 func (l *Log) newSegment(f vfs.File, h *segmentHeader) *Segment {
-	s := &Segment{log: l, file: f, number: h.number, life: h.life, id: h.id, size: h.size, next: dataStart(h.size)}
+	s := &Segment{log: l, file: f, number: h.number, life: h.life, id: h.id, size: h.size, next: dataStart(h.size),
+		reads: newReads(h.size)}
 	s.refs.Store(1)
 	return s
 }

@@ -21,6 +21,8 @@ type Segment struct {
 	// refs is 1 for the log while the segment may be found, and 1 for each reader. At 0 the life is over.
 	refs atomic.Int64
 
+	reads reads // what was read in this life
+
 	syncMu sync.Mutex // held across an fdatasync, so that its error is known to the log before another one succeeds
 
 	// Guarded by log.mu. synced <= last
