@@ -242,10 +242,8 @@ func (v *Volume) publishBatch(ctx context.Context, b *batch) error {
 			return err
 		}
 	}
-	if v.log.DurableSeq() < b.barrier.Seq {
-		if err := v.failed(v.log.Flush()); err != nil {
-			return err
-		}
+	if err := v.failed(v.log.FlushThrough(b.barrier.Seq)); err != nil {
+		return err
 	}
 	stale := false
 	err := v.replace(ctx, w, func(next *manifest.Manifest) {

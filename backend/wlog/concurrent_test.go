@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -306,6 +307,9 @@ func TestFailedBackgroundSyncIsFinal(t *testing.T) {
 	fault := vfs.NewFault(vfs.NewCrash())
 	l := startLog(t, testOptions(fault), 1)
 	l.write(1, 1, true)
+	if err := l.Flush(); err != nil { // a log that is flushed is synced ahead
+		t.Fatal(err)
+	}
 	bad := errors.New("medium error")
 	var once sync.Once
 	fault.Before(func(op vfs.Op, name string) (err error) {
@@ -328,6 +332,59 @@ func TestFailedBackgroundSyncIsFinal(t *testing.T) {
 	}
 	if err := l.Close(); !errors.Is(err, bad) {
 		t.Errorf("close: %v", err)
+	}
+}
+
+// TestWriteAhead: sealed segments are synced in the background for a writer who flushes, and for one who doesn't once
+// there are many.
+func TestWriteAhead(t *testing.T) {
+	fault := vfs.NewFault(vfs.NewCrash())
+	var syncs atomic.Int64
+	fault.Before(func(op vfs.Op, _ string) error {
+		if op == vfs.OpWriteBack {
+			syncs.Add(1)
+		}
+		return nil
+	})
+	l := startLog(t, testOptions(fault), 1)
+	l.writeAhead = 8 * l.o.SegmentSize
+	seal := func(n int) {
+		for sealed := func() int { l.mu.Lock(); defer l.mu.Unlock(); return len(l.sealed) }; n > 0; {
+			before := sealed()
+			l.write(1, 1, true)
+			n -= sealed() - before
+		}
+	}
+	idle := func() { // no background sync is on its way
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for l.flusher {
+			l.mu.Unlock()
+			runtime.Gosched()
+			l.mu.Lock()
+		}
+	}
+	seal(8)
+	if idle(); syncs.Load() != 0 {
+		t.Errorf("%d segments were synced for a writer who does not flush", syncs.Load())
+	}
+	seal(2)
+	if idle(); syncs.Load() != 2 {
+		t.Errorf("%d segments were synced of 2 too many", syncs.Load())
+	}
+	if err := l.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	seal(3)
+	if idle(); syncs.Load() != 5 {
+		t.Errorf("%d segments were synced of 3 sealed since a flush", syncs.Load()-2)
+	}
+	if err := l.FlushThrough(l.LastSeq()); err != nil {
+		t.Fatal(err)
+	}
+	seal(8)
+	if idle(); syncs.Load() >= 13 {
+		t.Error("the flush of an upload counts as one of the writer")
 	}
 }
 

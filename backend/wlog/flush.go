@@ -14,7 +14,16 @@ const lazyMark = 64
 func (l *Log) Flush() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.ahead = l.writeAhead
 	return l.flushLocked(l.last.Seq)
+}
+
+// FlushThrough is Flush for whoever needs no more than the records up to seq, and does not wait for it: it is no sign
+// that more flushes will come.
+func (l *Log) FlushThrough(seq uint64) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.flushLocked(seq)
 }
 
 // flushLocked drops and retakes mu.
@@ -121,8 +130,12 @@ func (l *Log) markDurablyLocked(seq uint64) (uint64, error) {
 	return mark, nil
 }
 
-// sealLocked takes a segment that no record will come to any more. Its data goes to the disk in the background, so that
-// the next Flush has little to do.
+// writeAhead bounds what a Flush may find unwritten, in bytes of sealed segments. A writer that flushes has each segment
+// on the disk soon after it was sealed; one that has not flushed since that many bytes gets as far ahead of the disk as
+// that. [128 KiB writes without a flush were half as fast while the disk was written beside them.]
+const writeAhead = 1 << 30
+
+// sealLocked takes a segment that no record will come to any more.
 func (l *Log) sealLocked(s *Segment) {
 	i, _ := slices.BinarySearchFunc(l.sealed, s.last, func(o *Segment, last uint64) int {
 		if o.last < last {
@@ -135,19 +148,32 @@ func (l *Log) sealLocked(s *Segment) {
 		return
 	}
 	l.toSync = append(l.toSync, s)
-	if !l.flusher {
+	l.ahead = max(0, l.ahead-s.size)
+	if !l.flusher && l.behindLocked() {
 		l.flusher = true
 		l.wg.Go(l.syncSealed)
 	}
 }
 
-// syncSealed runs in the background while there are sealed segments to sync.
+// behindLocked tells whether sealed segments should go to the disk now, and forgets those that a Flush has taken there.
+func (l *Log) behindLocked() bool {
+	var n int64
+	l.toSync = slices.DeleteFunc(l.toSync, func(s *Segment) bool {
+		if s.synced >= s.last {
+			return true
+		}
+		n += s.size
+		return false
+	})
+	return n > 0 && (l.ahead > 0 || n > l.writeAhead)
+}
+
+// syncSealed runs in the background while there are sealed segments to sync, the oldest first.
 func (l *Log) syncSealed() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for len(l.toSync) > 0 && l.err == nil {
+	for l.err == nil && l.behindLocked() {
 		s := l.toSync[0]
-		l.toSync = slices.Delete(l.toSync, 0, 1)
 		l.mu.Unlock()
 		s.file.WriteBack(0, s.size)
 		l.mu.Lock()

@@ -16,7 +16,7 @@ func Open(o Options) (*Log, error) {
 	if err := o.ensureDefaults(); err != nil {
 		return nil, err
 	}
-	l := &Log{o: o}
+	l := &Log{o: o, writeAhead: writeAhead}
 	l.writing.init(&l.mu)
 	l.syncing.init(&l.mu)
 	if err := l.recover(); err != nil {

@@ -119,26 +119,28 @@ type Log struct {
 	dirty   []*Segment // with records that are not durable
 	syncs   []*Segment // scratch of the running flush
 
-	cur     *Segment   // takes reservations; nil before the first
-	moving  []*Segment // were cur, some of their spans are not appended yet
-	ready   []*Segment // synced, empty, to be cur next
-	sealed  []*Segment // no more records will come; ordered by last; without those that are being evicted
-	toSync  []*Segment // sealed, waiting for the background sync
-	junk    []string   // files whose making was interrupted, until Start
-	free    []freeFile // of segments whose life is over
-	dying   int        // evicted, still referenced by readers
-	numbers []uint32   // below nextNumber without a file
-	nextNum uint32
-	bytes   int64
-	passes  int  // syncs since cur became current
-	bulk    bool // there were few of them for the one before
-	waiters []*waiter
-	giveUp  int64 // bytes the budget asked for
-	maint   bool  // a maintenance goroutine exists
-	again   bool  // and has to look once more
-	flusher bool  // a background sync goroutine exists
-	starved bool  // there was nothing to be had: only ask again when something changes
-	retry   *time.Timer
+	cur        *Segment   // takes reservations; nil before the first
+	moving     []*Segment // were cur, some of their spans are not appended yet
+	ready      []*Segment // synced, empty, to be cur next
+	sealed     []*Segment // no more records will come; ordered by last; without those that are being evicted
+	toSync     []*Segment // sealed, waiting for the background sync
+	ahead      int64      // bytes of segments that are yet to be sealed and then synced at once: a Flush came lately
+	writeAhead int64      // as the constant, smaller in tests
+	junk       []string   // files whose making was interrupted, until Start
+	free       []freeFile // of segments whose life is over
+	dying      int        // evicted, still referenced by readers
+	numbers    []uint32   // below nextNumber without a file
+	nextNum    uint32
+	bytes      int64
+	passes     int  // syncs since cur became current
+	bulk       bool // there were few of them for the one before
+	waiters    []*waiter
+	giveUp     int64 // bytes the budget asked for
+	maint      bool  // a maintenance goroutine exists
+	again      bool  // and has to look once more
+	flusher    bool  // a background sync goroutine exists
+	starved    bool  // there was nothing to be had: only ask again when something changes
+	retry      *time.Timer
 
 	reported     int // what Full was told
 	reportedFull bool
