@@ -68,4 +68,7 @@ func Moved(ctx context.Context) {
 	if p, ok := ctx.Value(pulseKey{}).(*pulse); ok {
 		p.beat()
 	}
+	if extend, ok := ctx.Value(boundKey{}).(func()); ok {
+		extend()
+	}
 }

@@ -11,7 +11,8 @@ type StackOptions struct {
 //
 //	Retry       sends again; a request that waits between attempts holds no slot
 //	Gateway     slots, priorities, bandwidth, counters: each attempt counts
-//	Breaker     fails at once while the store is down; innermost, so that waiting in the gateway is not held against it
+//	Breaker     fails at once while the store is down; inside, so that waiting in the gateway is not held against it
+//	Bound       gives a request that hangs an end
 //	s3, dir, mem
 type Stack struct {
 	Store
@@ -21,7 +22,7 @@ type Stack struct {
 
 // NewStack assembles the decorators around impl.
 func NewStack(impl Store, o StackOptions) *Stack {
-	b := NewBreaker(impl, o.OnHealth)
+	b := NewBreaker(NewBound(impl), o.OnHealth)
 	g := NewGateway(b, o.Gateway)
 	return &Stack{Store: NewRetry(g), gateway: g, breaker: b}
 }

@@ -16,6 +16,7 @@ func TestContract(t *testing.T) {
 		},
 		"retry":   func(s store.Store) store.Store { return store.NewRetry(s) },
 		"breaker": func(s store.Store) store.Store { return store.NewBreaker(s, nil) },
+		"bound":   func(s store.Store) store.Store { return store.NewBound(s) },
 		"stack":   func(s store.Store) store.Store { return store.NewStack(s, store.StackOptions{}) },
 		"fault":   func(s store.Store) store.Store { return storetest.NewFault(s) },
 	} {

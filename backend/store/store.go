@@ -3,6 +3,7 @@
 //	Stack   Retry      sends again what may be sent again; a request that waits between attempts holds no slot
 //	        Gateway    bounded concurrency, priorities, bandwidth limits, counters by cause
 //	        Breaker    fails at once while the store is down
+//	        Bound      gives a request that hangs an end
 //	        s3 | dir | mem
 //
 // Implementations are packages of their own; package open chooses one by URL. Every one of them and every decorator
@@ -84,8 +85,8 @@ type Condition struct {
 type Store interface {
 	// Get returns exactly the bytes asked for, or an error; a short body is ErrUnavailable. The slice is the caller's.
 	Get(ctx context.Context, key string, r Range) ([]byte, Info, error)
-	// Put writes body atomically: readers see the old object or the new one, whole. body is not kept. One request, no
-	// retry inside: a lost answer is ErrAmbiguous.
+	// Put writes body atomically: readers see the old object or the new one, whole. body is not kept, and after ctx has
+	// ended nothing read from it is made visible any more. One request, no retry inside: a lost answer is ErrAmbiguous.
 	Put(ctx context.Context, key string, body []byte, c Condition) (Info, error)
 	// Delete removes an object; a missing one is no error.
 	Delete(ctx context.Context, key string) error

@@ -32,6 +32,9 @@ func (s *Store) put(ctx context.Context, key string, body []byte, c store.Condit
 		return store.Info{}, s.explain(err)
 	}
 	defer os.Remove(tmp) // gone already after a rename; what a crash leaves is removed by removeStaleTemps
+	if err := ctx.Err(); err != nil {
+		return store.Info{}, err // the caller may have gone on, and used the memory of body for something else
+	}
 	path := s.path(key)
 	if err := s.makeFolder(filepath.Dir(path)); err != nil {
 		return store.Info{}, err
