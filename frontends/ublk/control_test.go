@@ -249,8 +249,13 @@ func TestLateDevice(t *testing.T) {
 	if _, err := unix.Write(fd, slices.Repeat([]byte{1}, 8)); err != nil {
 		t.Fatal(err)
 	}
-	if id := <-dropped; id != 7 {
-		t.Errorf("device %d is dropped", id)
+	select {
+	case id := <-dropped:
+		if id != 7 {
+			t.Errorf("device %d is dropped", id)
+		}
+	case <-soon(t).Done():
+		t.Error("the late device stays")
 	}
 }
 
