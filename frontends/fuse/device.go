@@ -13,7 +13,23 @@ import (
 const devFuse = "/dev/fuse"
 
 // Usable returns what is in the way of a mount, or nil.
-func Usable() error { return checkDevice(devFuse) }
+func Usable() error {
+	if err := checkDevice(devFuse); err != nil {
+		return err
+	}
+	return checkHelper()
+}
+
+// checkHelper looks for what mounts when this is not root.
+func checkHelper() error {
+	if os.Geteuid() == 0 {
+		return nil
+	}
+	if _, err := exec.LookPath("fusermount3"); err != nil {
+		return fmt.Errorf("%w (as root: apt install fuse3)", err)
+	}
+	return nil
+}
 
 // checkDevice says what is wrong with the FUSE device, which mount errors and fusermount3 do not.
 func checkDevice(dev string) error {

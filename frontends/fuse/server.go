@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -84,10 +83,8 @@ func Mount(dir string, o Options) (*Server, error) {
 }
 
 func (s *Server) start() error {
-	if os.Geteuid() != 0 {
-		if _, err := exec.LookPath("fusermount3"); err != nil {
-			return fmt.Errorf("%w (as root: apt install fuse3)", err)
-		}
+	if err := checkHelper(); err != nil {
+		return err
 	}
 	becomeFlusher()
 	raw, err := fuse.NewServer(&rawFS{RawFileSystem: fuse.NewDefaultRawFileSystem(), s: s}, s.dir, s.mountOptions())

@@ -53,10 +53,10 @@ func judge(features uint64, forceCopy bool) Support {
 	)
 	switch {
 	case features&base != base:
-		s.Reason = fmt.Sprintf("the ublk driver lacks USER_COPY or USER_RECOVERY (features %#x; they came with 6.5)", features)
+		s.Reason = fmt.Sprintf("this kernel's ublk driver lacks USER_COPY or USER_RECOVERY, which came with 6.5 (features %#x)", features)
 		return s
 	case features&zero != zero:
-		s.Reason = fmt.Sprintf("the ublk driver lacks AUTO_BUF_REG or BUF_REG_OFF_DAEMON, so bytes are copied (features %#x; they came with 6.17)", features)
+		s.Reason = fmt.Sprintf("this kernel's ublk driver lacks AUTO_BUF_REG or BUF_REG_OFF_DAEMON, which came with 6.17, so bytes are copied (features %#x)", features)
 	case forceCopy:
 		s.Reason = forceCopyEnv + " is set, so bytes are copied"
 	default:
@@ -76,7 +76,7 @@ func controlNode() error {
 	if _, statErr := os.Stat(controlPath); statErr == nil {
 		return nil
 	}
-	why := strings.TrimSpace(string(out))
+	why := strings.ReplaceAll(strings.TrimSpace(string(out)), "\n", "; ")
 	switch {
 	case err == nil:
 		why = "the driver is there, and its device node is not (in a container: --device " + controlPath + ")"
@@ -96,15 +96,15 @@ func modprobe() string {
 	return "modprobe"
 }
 
-// explain adds what a person can do.
+// explain begins with what a person can do something about.
 func explain(err error) string {
 	switch {
 	case errors.Is(err, unix.EPERM) && strings.Contains(err.Error(), "io_uring_setup"):
-		return err.Error() + ": io_uring is forbidden here (sysctl kernel.io_uring_disabled, or a container's seccomp filter)"
+		return "io_uring is forbidden here (sysctl kernel.io_uring_disabled, or a container's seccomp filter): " + err.Error()
 	case errors.Is(err, unix.ENOSYS):
-		return err.Error() + ": this kernel has no io_uring"
+		return "this kernel has no io_uring: " + err.Error()
 	case errors.Is(err, fs.ErrPermission):
-		return err.Error() + ": ublk needs root (CAP_SYS_ADMIN)"
+		return "ublk needs root (CAP_SYS_ADMIN): " + err.Error()
 	}
 	return err.Error()
 }
