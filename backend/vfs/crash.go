@@ -43,6 +43,7 @@ type change struct {
 	a, b   place  // entries: where it is, and where a rename takes it
 	node   int
 	folder bool // create: a folder
+	lost   bool // sync: it failed
 	data   []byte
 	off    int64 // of data
 	size   int64 // of the file, after the change
@@ -227,6 +228,19 @@ func (c *Crash) SyncDir(dir string) error {
 		return pathError(OpSyncDir, dir, err)
 	}
 	c.record(change{op: OpSyncDir, path: dir, node: node})
+	return nil
+}
+
+// FailSync does to a file what a failed fdatasync does: it reads as before, but what was not on the disk yet stays off it
+// until it is written again, and the next Sync says nothing of it.
+func (c *Crash) FailSync(name string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, node, err := c.now.lookup(name)
+	if err != nil {
+		return pathError(OpSync, name, err)
+	}
+	c.record(change{op: OpSync, path: name + " failed", node: node, lost: true})
 	return nil
 }
 

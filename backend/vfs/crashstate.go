@@ -23,6 +23,7 @@ type node struct {
 	now, durable map[string]int // folders
 
 	live, disk image    // files
+	behind     bool     // a sync failed: not all of live will come to the disk
 	pending    []change // writes and size changes since the last sync, oldest first; size is that of live after it
 }
 
@@ -84,7 +85,7 @@ func (s *state) apply(ch *change) {
 		s.syncFolder(ch.node)
 	case OpSync:
 		n := &s.nodes[ch.node]
-		n.disk, n.pending = n.live.fork(), nil
+		n.sync(ch.lost)
 	default:
 		n := &s.nodes[ch.node]
 		if ch.op == OpAllocate && ch.size <= n.live.size {
@@ -93,6 +94,19 @@ func (s *state) apply(ch *change) {
 		n.live.change(ch)
 		n.pending = append(n.pending, *ch)
 	}
+}
+
+// sync makes durable what was written since the last one; one that fails forgets it.
+func (n *node) sync(lost bool) {
+	if n.behind = n.behind || lost; !n.behind {
+		n.disk = n.live.fork()
+	}
+	for i := range n.pending {
+		if n.behind && !lost {
+			n.disk.change(&n.pending[i])
+		}
+	}
+	n.pending = nil
 }
 
 func (s *state) addNode(ch *change) {

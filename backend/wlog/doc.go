@@ -52,7 +52,8 @@
 // recovery cannot tell whether its data reached the disk, and the flush ends with a mark and a second fdatasync. Was the
 // alternative of a record file of its own better? It needs two syncs always.
 //
-// One failed sync is final: the kernel forgets what it could not write, and the next fdatasync would report success.
+// One failed sync is final: the kernel forgets what it could not write, and the next fdatasync would report success. Nor
+// does the next process under the same boot trust it: Start writes what was beyond the last mark again before it syncs.
 //
 // # Recovery
 //

@@ -130,6 +130,9 @@ func (l *Log) readSegment(h *Head, f vfs.File, number uint32) (*Segment, error) 
 // Start begins an incarnation: it makes all that Open found durable and writes the head with the end of the log, so
 // that what lies beyond can never come back; only then may anything be appended. id is random and new.
 func (l *Log) Start(id LogID) error {
+	if err := l.rewrite(); err != nil {
+		return l.fail(err)
+	}
 	for _, s := range l.sealed {
 		if err := s.file.Sync(); err != nil {
 			return l.fail(err)

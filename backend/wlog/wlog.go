@@ -106,6 +106,7 @@ type Log struct {
 	durable   uint64  // synced, and recovery would keep it: survives a power cut
 	marked    uint64  // the newest mark record says this
 	unsummed  uint64  // newest record whose data recovery can only trust below a mark
+	floor     uint64  // durable, as far as the last process wrote it down: until Start
 	tip       Barrier // newest record
 	last      Barrier // newest record that is not a mark
 
