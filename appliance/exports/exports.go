@@ -86,6 +86,7 @@ type export struct {
 	path      string
 	frontend  string
 	why       string
+	asked     bool // for that frontend
 	readOnly  bool
 	bare      bool
 	since     time.Time
@@ -231,7 +232,7 @@ func (m *Manager) publish(ctx context.Context, vol *volume.Volume, c choice, rea
 	if err != nil {
 		return nil, err
 	}
-	e := &export{vol: vol, path: path, frontend: c.kind, why: c.why, readOnly: readOnly, bare: c.bare, since: time.Now().UTC()}
+	e := &export{vol: vol, path: path, frontend: c.kind, why: c.why, asked: c.asked, readOnly: readOnly, bare: c.bare, since: time.Now().UTC()}
 	m.mu.Lock()
 	m.mu.disks[vol.Name()] = e
 	m.mu.ever = true
@@ -260,7 +261,10 @@ func (m *Manager) list() []statedir.Export {
 			list = append(list, e.wasBefore)
 			continue
 		}
-		l := statedir.Export{Name: name, Frontend: e.frontend, ReadOnly: e.readOnly, Bare: e.bare, Attached: true, Since: e.since}
+		l := statedir.Export{
+			Name: name, Frontend: e.frontend, Asked: e.asked, ReadOnly: e.readOnly, Bare: e.bare,
+			Attached: true, Boot: m.o.Host.BootID, Since: e.since,
+		}
 		if e.frontend != fuseFile {
 			l.Device = e.path
 		}

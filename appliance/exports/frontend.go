@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"glidefs-appliance/appliance/statedir"
 	"glidefs-appliance/backend/volume"
 	"glidefs-appliance/frontends"
 	"glidefs-appliance/frontends/fuse"
@@ -26,6 +27,7 @@ const (
 type choice struct {
 	kind, why string
 	asked     bool // for exactly this one: no other will do
+	kept      bool // users have it open since the last daemon: no other will do either
 	bare      bool // see api.Attach
 }
 
@@ -52,16 +54,24 @@ func choose(asked string, s ublk.Support) (choice, error) {
 	return choice{}, invalid("unknown frontend %q: use auto, ublk-zc, ublk-copy or fuse", asked)
 }
 
-// chooseAgain settles the frontend of a disk that the last daemon had: the same one, so that its users find what they
-// had, unless this is another kernel by now.
-func chooseAgain(was string, s ublk.Support) choice {
+// chooseAgain settles the frontend of a disk that the last daemon had. Since a boot nobody has it open, and it gets what
+// is best now; before that the same again, so that its users find what they had. What was asked for stays, if it can.
+func chooseAgain(was statedir.Export, booted bool, s ublk.Support) choice {
 	best, _ := choose("auto", s) // there is always one
-	same, err := choose(was, s)
+	if booted && !was.Asked {
+		return best
+	}
+	same, err := choose(was.Frontend, s)
 	if err != nil {
 		return best
 	}
-	if same.why = "as before the daemon was started again"; same.kind == best.kind {
+	same.asked, same.kept = was.Asked, !booted
+	switch {
+	case was.Asked: // as the answer says
+	case same.kind == best.kind:
 		same.why = best.why
+	default:
+		same.why = "as before the daemon was started again"
 	}
 	return same
 }
@@ -72,7 +82,7 @@ var spoken = map[string]string{fuseFile: "FUSE", ublkCopy: "ublk with copying", 
 func (m *Manager) serve(ctx context.Context, vol *volume.Volume, c choice, readOnly bool) (path string, is choice, err error) {
 	if c.kind != fuseFile {
 		path, c.kind, err = m.blocks.add(ctx, vol.Name(), vol, ublk.AddOptions{Copy: c.kind == ublkCopy, Bare: c.bare})
-		if err == nil || c.asked {
+		if err == nil || c.asked || c.kept {
 			return path, c, err
 		}
 		m.o.Log.Warn("ublk failed, the disk is served through FUSE", "disk", vol.Name(), "err", err)

@@ -2,7 +2,6 @@ package exports
 
 import (
 	"context"
-	"os"
 
 	"golang.org/x/sync/errgroup"
 
@@ -24,8 +23,8 @@ func (m *Manager) Restore(ctx context.Context) (run func(), err error) {
 			m.mu.owed[l.Name] = l
 			continue
 		}
-		if _, err := os.Stat(l.Device); err != nil {
-			l.Device = "" // the host has booted since
+		if m.booted(l) {
+			l.Device = ""
 		}
 		m.mu.disks[l.Name] = &export{wasBefore: l}
 		wanted = append(wanted, l.Name)
@@ -55,9 +54,12 @@ func (m *Manager) Restore(ctx context.Context) (run func(), err error) {
 	}, nil
 }
 
+// booted tells whether the host was started since the disk was attached.
+func (m *Manager) booted(l statedir.Export) bool { return l.Boot != m.o.Host.BootID }
+
 func (m *Manager) reopen(ctx context.Context, l statedir.Export) {
 	m.o.Log.Info("opening again what the last daemon had", "disk", l.Name)
-	c := chooseAgain(l.Frontend, m.blocks.probe())
+	c := chooseAgain(l, m.booted(l), m.blocks.probe())
 	c.bare = l.Bare
 	_, err := m.attach(ctx, l.Name, api.Attach{ReadOnly: l.ReadOnly}, c)
 	if err == nil {

@@ -14,13 +14,15 @@ import (
 type Export struct {
 	Name     string `json:"name"`
 	Frontend string `json:"frontend,omitempty"`
+	Asked    bool   `json:"asked,omitempty"` // somebody wanted that frontend
 	// Device is the block device, which the kernel keeps, with its users, for the next daemon.
 	Device   string `json:"device,omitempty"`
 	ReadOnly bool   `json:"read_only,omitempty"`
 	Bare     bool   `json:"bare,omitempty"` // has no partition table
 	// Attached disks are opened again by the next daemon: their last one died without detaching them, so the store says
 	// that we own them still.
-	Attached bool `json:"attached"`
+	Attached bool   `json:"attached"`
+	Boot     string `json:"boot,omitempty"` // id of the boot in which it was attached
 	// Owed is what was not in the store when the disk was detached, bytes; with Attached unset only.
 	Owed  int64     `json:"owed_bytes,omitempty"`
 	Since time.Time `json:"since"`
