@@ -1,6 +1,7 @@
 package ublk
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"slices"
@@ -290,6 +291,49 @@ func TestLostOnDevice(t *testing.T) {
 			}
 		}
 		if err := other.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestStuckStart: up to 6.17 START_DEV searches for partitions and hears nothing meanwhile. While the disk's first read is
+// held, the command is given up, and so is its ring; the device comes all the same, and others have noticed nothing.
+func TestStuckStart(t *testing.T) {
+	eachMode(t, func(t *testing.T, zeroCopy bool) {
+		s := openServer(t, zeroCopy)
+		other := openDirect(t, serve(t, s, "other", frontendtest.NewMemDisk(mib, 4096)).Path())
+		stop := busy(t, other)
+		spy, held := frontendtest.Watch(frontendtest.NewMemDisk(mib, 4096)), make(chan struct{})
+		spy.Hook(func(context.Context, string) error {
+			<-held
+			return nil
+		})
+		started := make(chan uint32, 2)
+		s.control.inject(func(_ *uring.SQE, cl *call) {
+			if cl.op == cmdStartDev {
+				started <- cl.dev
+				cl.deadline = time.Now().Add(soonLost)
+				s.control.tamper = nil
+			}
+		})
+		before, _ := s.control.state()
+		added := make(chan error)
+		go func() {
+			_, err := s.Add(soon(t), "disk", spy, AddOptions{})
+			added <- err
+		}()
+		id := <-started
+		eventually(t, "the command is given up, or needs no read", func() bool {
+			lead, _ := s.control.state()
+			return lead != before || live(s.control.info(id))
+		})
+		close(held)
+		if err := <-added; err != nil {
+			t.Fatal(err)
+		}
+		stop()
+		checkOne(t, blockPath(id), 7)
+		if err := errors.Join(other.Close(), s.Remove(soon(t), "disk", false)); err != nil {
 			t.Error(err)
 		}
 	})

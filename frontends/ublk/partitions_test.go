@@ -1,9 +1,12 @@
 package ublk
 
 import (
+	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"testing"
 
 	"glidefs-appliance/frontends/frontendtest"
@@ -89,6 +92,47 @@ func TestCounts(t *testing.T) {
 		}
 		if got := fmt.Sprint(names); got != "[add params serve start node partitions]" {
 			t.Errorf("steps %s", got)
+		}
+	})
+}
+
+// TestBufferWaits: a request that finds no buffer is counted, and is served when there is one.
+func TestBufferWaits(t *testing.T) {
+	eachMode(t, func(t *testing.T, zeroCopy bool) {
+		s, err := Open(Options{Owner: t.Name() + strconv.Itoa(os.Getpid()), ZeroCopy: zeroCopy, Workers: 1, Buffers: 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		spy := frontendtest.Watch(frontendtest.NewMemDisk(mib, 4096))
+		dev, err := s.Add(soon(t), "disk", spy, AddOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := openDirect(t, dev.Path())
+		held := make(chan struct{})
+		spy.Hook(func(context.Context, string) error {
+			<-held
+			return nil
+		})
+		const n = 4
+		done := make(chan error)
+		for i := range n {
+			p := alignedBytes(t, 4096)
+			go func() {
+				_, err := f.WriteAt(p, int64(i)*8192)
+				done <- err
+			}()
+		}
+		eventually(t, "requests wait for buffers", func() bool { return s.Stats().BufferWait == n-1 }) // one of two is for short ones
+		close(held)
+		for range n {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		if err := errors.Join(f.Close(), s.Remove(soon(t), "disk", false)); err != nil {
+			t.Error(err)
 		}
 	})
 }
