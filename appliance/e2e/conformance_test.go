@@ -66,10 +66,14 @@ func newHost(t *testing.T) *volume.Host {
 	c, err := cache.Open(cache.Options{FS: vfs.OS(), Dir: filepath.Join(dir, "cache"), Size: 64 << 20})
 	must(t, err)
 	t.Cleanup(func() { must(t, c.Close()) })
-	return &volume.Host{
+	h := &volume.Host{
 		FS: vfs.OS(), Logs: filepath.Join(dir, "logs"), BootID: "boot", Owner: manifest.Owner{Host: "e2e"},
 		Store: s, Cache: c, Pages: manifest.NewPages(s, 16), Budget: wlog.NewBudget(8 << 20),
 		Tuning: volume.Tuning{UploadAge: 20 * time.Millisecond, BatchBytes: 1 << 20, InlineBytes: 4 << 10, TailPacks: 4, SegmentBytes: 1 << 20},
 		Log:    slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
+	if testing.Short() {
+		h.Budget, h.Tuning = wlog.NewBudget(1<<30), volume.Tuning{}
+	}
+	return h
 }

@@ -20,7 +20,7 @@ type fioJob struct {
 	out  bytes.Buffer
 }
 
-// startFIO writes 64 MiB from 32 MiB on.
+// startFIO writes 64 MiB from 32 MiB on. It goes on after errors: else it names only the first of the writes that failed.
 func startFIO(t *testing.T, path string, sync bool) *fioJob {
 	t.Helper()
 	j := &fioJob{t: t, dir: scratch(t), args: []string{
@@ -30,7 +30,7 @@ func startFIO(t *testing.T, path string, sync bool) *fioJob {
 	if sync {
 		j.args = append(j.args, "--fsync=1")
 	}
-	j.cmd = exec.Command("fio", append(j.args, "--filename="+path, "--do_verify=0", "--verify_state_save=1")...)
+	j.cmd = exec.Command("fio", append(j.args, "--filename="+path, "--do_verify=0", "--verify_state_save=1", "--continue_on_error=write", "--error_dump=1")...)
 	j.cmd.Dir = j.dir
 	j.cmd.Stdout, j.cmd.Stderr = &j.out, &j.out
 	must(t, j.cmd.Start())

@@ -48,6 +48,9 @@ func killRound(t *testing.T, m *machine, s *stamps, sync bool) {
 		t.Errorf("the writers ended with: %v", err)
 	}
 	fio.wait()
+	if rand.IntN(2) == 0 {
+		m.crashWhileOpening("d")
+	}
 	path = m.attach("d")
 	s.check(t, path)
 	fio.verify(path)

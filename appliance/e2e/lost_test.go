@@ -21,7 +21,7 @@ func TestLostMachine(t *testing.T) {
 		ended := make(chan error, 1)
 		go func() { ended <- h.run(context.Background(), path) }()
 
-		target := 1 + rand.Uint64N(10_000)
+		target := 1 + rand.Uint64N(uint64(2000*rounds(t, 5)))
 		var shown api.Disk
 		eventually(t, "the store is far enough", func() bool {
 			shown = m.status("d")

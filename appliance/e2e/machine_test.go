@@ -249,6 +249,22 @@ func (m *machine) crash() {
 	eventually(m.t, "the daemon is dead", m.gone)
 }
 
+// crashWhileOpening kills a daemon that has just been started and opens the disk, or is about to.
+func (m *machine) crashWhileOpening(name string) {
+	m.t.Helper()
+	attach := m.start("attach", name)
+	eventually(m.t, "a daemon has taken the state dir", func() bool { return statedir.Locked(m.state) })
+	eventually(m.t, "the daemon is dead", func() bool {
+		m.end()
+		return m.gone()
+	})
+	m.finish(attach)
+	eventually(m.t, "the daemon is dead", func() bool {
+		m.end()
+		return m.gone()
+	})
+}
+
 // gone tells whether no daemon runs.
 func (m *machine) gone() bool {
 	s, d := m.processes()

@@ -93,6 +93,20 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
+// inTime waits for do as long as anything may take. What hangs in the kernel then ends with the daemon, in the clean-up.
+func inTime(t testing.TB, what string, do func() error) error {
+	t.Helper()
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(patience):
+		t.Fatalf("not within %s: %s", patience, what)
+		return nil
+	}
+}
+
 // must is for steps that do not fail.
 func must(t testing.TB, err error) {
 	t.Helper()

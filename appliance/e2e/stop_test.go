@@ -62,30 +62,52 @@ func TestLastDetachEndsTheDaemon(t *testing.T) {
 	}
 }
 
-// TestForcedDetach: a writer waits for room in a full log, without limit; detach --force ends it with EIO and keeps the
-// log, whose writes are uploaded later.
-func TestForcedDetach(t *testing.T) {
+// TestFullLog: the store is away, the log is full, and a writer waits without limit. What is here can be read, and status
+// answers. (An fsync of the file waits behind the write: the kernel holds the lock of a FUSE inode during both.) When the store is back every write finishes; detach --force ends them with EIO instead,
+// and keeps the log, whose writes are uploaded later (P9).
+func TestFullLog(t *testing.T) {
 	t.Parallel()
-	store := folder(t)
-	m := newMachine(t, store, `upload_age = "1h"`, `log_size = "8M"`, `sync_timeout = "2s"`)
-	path := m.attach("d", "--size", "64M")
-	away, back := renamed(t, store.dir)
-	away()
-	s := newStamps(16 << 20 / sector)
-	ended := make(chan error, 1)
-	go func() { ended <- s.write(context.Background(), path, false) }()
-	eventually(t, "a write waits for room", func() bool {
-		d := m.status("d")
-		return d.State == "log full" && d.Waiting > 0
-	})
-	promptStatus(t, m, "d", "running")
-	m.run("detach", "--force", "d")
-	if err := <-ended; !errors.Is(err, syscall.EIO) {
-		t.Errorf("the writers ended with: %v, want EIO", err)
+	for _, way := range []string{"the store is back", "detach by force"} {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			store := folder(t)
+			m := newMachine(t, store, `upload_age = "1h"`, `log_size = "8M"`, `sync_timeout = "2s"`)
+			path := m.attach("d", "--size", "64M")
+			s := newStamps(16 << 20 / sector)
+			f := openDirect(t, path)
+			must(t, s.writeOne(f, aligned(sector), 0, 1, true)) // to be read later
+			must(t, f.Close())
+			away, back := renamed(t, store.dir)
+			away()
+			ctx, stop := context.WithCancel(context.Background())
+			defer stop()
+			ended := make(chan error, 1)
+			go func() { ended <- s.write(ctx, path, false) }()
+			eventually(t, "a write waits for room", func() bool {
+				d := m.status("d")
+				return d.State == "log full" && d.Waiting > 0
+			})
+			promptStatus(t, m, "d", "running")
+			must(t, inTime(t, "a read of what is here", func() error { return readFirst(path) }))
+
+			if way == "the store is back" {
+				back()
+				acks := s.acks.Load()
+				eventually(t, "writes go on", func() bool { return s.acks.Load() > acks+1000 })
+				stop()
+				must(t, <-ended)
+				m.ok("detach", "d")
+			} else {
+				m.run("detach", "--force", "d")
+				if err := <-ended; !errors.Is(err, syscall.EIO) {
+					t.Errorf("the writers ended with: %v, want EIO", err)
+				}
+				back()
+				m.ok("sync", "d")
+			}
+			s.check(t, newMachine(t, store).attach("d"))
+		})
 	}
-	back()
-	m.ok("sync", "d")
-	s.check(t, newMachine(t, store).attach("d"))
 }
 
 // renamed takes a folder away and brings it back.
