@@ -32,7 +32,7 @@ func TestSoak(t *testing.T) {
 		s := openServer(t, zeroCopy)
 		end := time.Now().Add(soakTime())
 		var wg sync.WaitGroup
-		before := descriptors(t)
+		before, expectFlat := descriptors(t), flat(t, soakTime())
 		for d := range disks {
 			name := fmt.Sprint("soak", d)
 			path := serve(t, s, name, openVolume(t, h, name, size, 4096)).Path()
@@ -41,7 +41,8 @@ func TestSoak(t *testing.T) {
 			}
 		}
 		wg.Wait()
-		t.Logf("%+v; %d descriptors more than before", s.Stats(), descriptors(t)-before)
+		expectFlat()
+		t.Logf("%+v; %+v; %d descriptors more than before", s.Stats(), h.Counters(), descriptors(t)-before)
 		if n := s.Stats(); n.Slow > 0 {
 			t.Errorf("%d requests failed on the ring", n.Slow)
 		}
