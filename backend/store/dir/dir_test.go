@@ -21,6 +21,7 @@ func TestMain(m *testing.M) {
 	for name, child := range map[string]func(root string) error{
 		"GLIDEFS_DIR_TEST_ADD":     func(root string) error { return addMany(root, 200) },
 		"GLIDEFS_DIR_TEST_FOREVER": putForEver,
+		"GLIDEFS_DIR_TEST_CHANGE":  changeForEver,
 	} {
 		if root := os.Getenv(name); root != "" {
 			if err := child(root); err != nil {
