@@ -30,6 +30,7 @@ test: $(OUTSIDE) test-vm ## everything that proves something, in some 30 minutes
 
 test-full: $(OUTSIDE) ## ... and every proof on every kernel, which takes longer
 	@$(PART) "kernel lab, all of it" .ci/test-vm full $(KERNELS)
+	@$(PART) "machines of the Vagrantfile" .ci/test-boxes
 
 test-lint: tools
 	@$(PART) lint .ci/lint
@@ -49,7 +50,7 @@ test-vm: deps-test tools build ## the part in the kernel lab; KERNELS="6.17 7" b
 
 SECONDS ?= 600
 KERNEL  ?= 6.17
-soak: deps-test ## stamped data on block devices; SECONDS=3600 KERNEL=6.17
+soak: deps-test tools build ## stamped data on block devices; SECONDS=3600 KERNEL=6.17
 	@$(PART) "soak" .ci/test-vm soak $(SECONDS) $(KERNEL)
 
 bench: deps-bench tools build ## the table of figures, medians of several runs; takes a while
