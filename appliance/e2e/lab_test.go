@@ -15,7 +15,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"glidefs-appliance/appliance/api"
 
@@ -210,16 +209,6 @@ func has(t testing.TB, path string, words ...string) bool {
 		}
 	}
 	return false
-}
-
-// stays watches a condition for a while: what must not happen has no event to wait for.
-func stays(t testing.TB, d time.Duration, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(d); time.Now().Before(end); <-time.After(20 * time.Millisecond) {
-		if !ok() {
-			t.Fatalf("no more: %s", what)
-		}
-	}
 }
 
 // serveHTTP serves on an address of this machine only, until the test ends.
