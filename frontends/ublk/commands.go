@@ -102,7 +102,7 @@ func (c *control) add(i *devInfo) error {
 		return fmt.Errorf("add ublk device: %w: the host's limit is reached, raise /sys/module/ublk_drv/parameters/ublks_max", err)
 	}
 	if err != nil {
-		return fmt.Errorf("add ublk device: %w", err)
+		return fmt.Errorf("add ublk device of %d queues with %d tags: %w", i.Queues, i.Depth, err)
 	}
 	return nil
 }

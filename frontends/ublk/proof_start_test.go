@@ -26,11 +26,8 @@ func TestBenchStart(t *testing.T) {
 		for turn := range startTurns {
 			null = append(null, startNull(t, s))
 			v := openVolume(t, h, fmt.Sprint("disk", turn), 64<<20, 4096)
-			fresh = append(fresh, startDisk(t, s, v))
-			if err := v.WriteAt(t.Context(), make([]byte, 64<<10), 0, false); err != nil {
-				t.Fatal(err)
-			}
-			local = append(local, startDisk(t, s, v))
+			fresh = append(fresh, startDisk(t, s, v, writeFirst))
+			local = append(local, startDisk(t, s, v, func(*testing.T, string) {}))
 		}
 		n, f, l := middle(null), middle(fresh), middle(local)
 		t.Logf("START_DEV: null target %v, new disk %v (%.2f times), first blocks in the log %v (%.2f times); must be <= 2",
@@ -44,17 +41,31 @@ func middle(d []time.Duration) time.Duration {
 }
 
 // startDisk serves a disk and returns what its START_DEV took.
-func startDisk(t *testing.T, s *Server, v *volume.Volume) time.Duration {
+func startDisk(t *testing.T, s *Server, v *volume.Volume, use func(t *testing.T, path string)) time.Duration {
 	t.Helper()
 	before := starts(s)
-	if _, err := s.Add(t.Context(), v.Name(), v, AddOptions{}); err != nil {
+	dev, err := s.Add(t.Context(), v.Name(), v, AddOptions{})
+	if err != nil {
 		t.Fatal(err)
 	}
 	took := starts(s) - before
+	use(t, dev.Path())
 	if err := s.Remove(t.Context(), v.Name(), true); err != nil {
 		t.Fatal(err)
 	}
 	return took
+}
+
+// writeFirst writes the first blocks of a block device.
+func writeFirst(t *testing.T, path string) {
+	f, p := openDirect(t, path), alignedBytes(t, 64<<10)
+	defer f.Close()
+	if _, err := f.WriteAt(p, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // starts is what START_DEV of all devices took so far.
