@@ -27,9 +27,16 @@
 // don't return EINTR. It ends one that waits, and only when the caller is dying or the export is being evicted; see
 // request.Done.
 //
-// Failure modes. The daemon dies: users get ENOTCONN, and CleanDead takes the mount away at the next start. A handler
+// Failure modes. The daemon dies, or the connection ends without an unmount (see Server.serve): users get ENOTCONN, and
+// CleanDead takes the mount away at the next start. A handler
 // panics: that export is fenced (EIO from then on) and Options.OnPanic learns it. An export is evicted while files are
 // open: requests in flight end, then every operation on these handles is EIO.
+//
+// What exports share. The kernel lets maxBackground asynchronous requests of all files of a mount be under way at a time, and
+// then lets none more begin, reads neither. A loop device has up to 128 of them. So where three loop devices and more wait for
+// room in their logs at once with all they have, reads of others wait with them, until an upload or a forced detach ends that.
+// Nothing on our side can take a request back. A larger bound would cost 1 MiB of buffer a request; a smaller depth of the
+// loop devices would stay with whoever uses them next; a mount for each export would cost thousands of them.
 //
 // Lock order:
 //

@@ -191,6 +191,15 @@ func (s *Server) Evict(ctx context.Context, name string) error {
 	return s.retire(ctx, e)
 }
 
+// closedLocked: nobody has the file open any more.
+func (e *export) closedLocked() {
+	e.opens = 0
+	if e.idle != nil {
+		close(e.idle)
+		e.idle = nil
+	}
+}
+
 func (s *Server) unnameLocked(e *export) {
 	delete(s.mu.byName, e.name)
 	e.removed = true

@@ -118,10 +118,7 @@ func (f *rawFS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	if e.opens--; e.opens > 0 {
 		return
 	}
-	if e.idle != nil {
-		close(e.idle)
-		e.idle = nil
-	}
+	e.closedLocked()
 	f.s.dropLocked(e)
 }
 

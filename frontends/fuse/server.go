@@ -55,6 +55,9 @@ type Server struct {
 	o   Options
 	raw *fuse.Server
 
+	// leaving: Unmount was called, so that the end of the connection is no news.
+	leaving atomic.Bool
+
 	// table maps node id - firstNode to the export; replaced whole under mu, read without it.
 	table atomic.Pointer[[]*export]
 
@@ -92,11 +95,36 @@ func (s *Server) start() error {
 		return err
 	}
 	s.raw = raw
-	go raw.Serve()
+	go s.serve()
 	if err := raw.WaitMount(); err != nil {
 		return errors.Join(err, s.Unmount())
 	}
 	return nil
+}
+
+// serve returns when the connection has ended. Not only an unmount ends it: go-fuse gives up a reader for any error of
+// read(2) but EINTR and ENOENT, such as ENOMEM or an abort through /sys/fs/fuse, and hangs up when no reader is left. A
+// connection can't be taken up again; the next start of the daemon makes a new one.
+func (s *Server) serve() {
+	s.raw.Serve()
+	if s.leaving.Load() {
+		return
+	}
+	s.o.Logger.Error("the FUSE connection has ended, and nobody here unmounted it: users get ENOTCONN until the daemon starts again", "dir", s.dir)
+	s.forgetOpens()
+}
+
+// forgetOpens: the kernel reports no close any more, so who removes an export must not wait for one.
+func (s *Server) forgetOpens() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range *s.table.Load() {
+		if e != nil {
+			e.lookups = 0
+			e.closedLocked()
+			s.dropLocked(e)
+		}
+	}
 }
 
 func (s *Server) mountOptions() *fuse.MountOptions {
@@ -133,6 +161,7 @@ func (s *Server) Dir() string { return s.dir }
 // Unmount takes the mount away. With files still open it does so lazily after a third of a second: the directory is
 // free, and the exports are evicted, so that the open handles get EIO.
 func (s *Server) Unmount() error {
+	s.leaving.Store(true)
 	err := s.raw.Unmount()
 	if err == nil {
 		return nil
