@@ -14,7 +14,7 @@ func doctorCommand() *cli.Command {
 	return &cli.Command{
 		Name:         "doctor",
 		Usage:        "say which frontends this host can use, and why not the others",
-		Description:  "The first usable one is what a disk gets unless --frontend says otherwise. Block devices need root.",
+		Description:  "The first usable one is what a disk gets, unless --frontend or the configuration says otherwise. Block devices need root.",
 		OnUsageError: usageError,
 		Action: with(func(_ context.Context, e *env, c *cli.Context) error {
 			if err := operands(c); err != nil {
@@ -44,13 +44,18 @@ func examine(e *env) error {
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", f.Name, map[bool]string{true: "yes", false: "no"}[f.Usable], or(f.SelfTest, "-"), why)
 	}
-	fmt.Fprintf(w, "\n%s\n%s\n", choice(best), doctor.Kernel())
+	fmt.Fprintf(w, "\n%s\n%s\n", e.choice(best), doctor.Kernel())
 	return w.Flush()
 }
 
-func choice(best string) string {
-	if best == "" {
+// choice says which frontend a disk gets on a host where this is the best one.
+func (e *env) choice(best string) string {
+	asked := e.frontend("", "")
+	switch {
+	case best == "":
 		return "This host cannot use a disk: each line above says what is missing."
+	case asked != "auto":
+		return fmt.Sprintf("Disks are served through %s, as the configuration or GLIDEFS_FRONTEND says, unless --frontend says otherwise.", asked)
 	}
 	return fmt.Sprintf("Disks are served through %s here, unless --frontend says otherwise.", best)
 }
