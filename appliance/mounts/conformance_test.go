@@ -1,9 +1,8 @@
 package mounts
 
 import (
-	"context"
+	"fmt"
 	"testing"
-	"time"
 
 	"glidefs-appliance/frontends"
 	"glidefs-appliance/frontends/frontendtest"
@@ -21,18 +20,15 @@ func TestConformance(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	n := 0
 	serve := func(t *testing.T, d frontends.Disk) string {
-		path, err := s.Add("disk", d, false)
+		n++
+		name := fmt.Sprintf("disk%d", n) // a loop device lets go of its file late: the next disk does not wait for that
+		path, err := s.Add(name, d, false)
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-			defer cancel()
-			if err := s.Remove(ctx, "disk"); err != nil {
-				t.Error(err)
-			}
-		})
+		t.Cleanup(func() { takeAway(t, s, name) })
 		return attach(t, path, LoopOptions{Sector: d.SectorSize(), ReadOnly: d.ReadOnly()}).Device()
 	}
 	frontendtest.Run(t, serve, frontendtest.NewMem)

@@ -52,13 +52,24 @@ func serveDisk(t *testing.T, d frontends.Disk) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		if err := errors.Join(s.Remove(ctx, "disk"), s.Unmount()); err != nil {
+		takeAway(t, s, "disk")
+		if err := s.Unmount(); err != nil {
 			t.Error(err)
 		}
 	})
 	return path
+}
+
+// takeAway waits for the loop devices over a file to let go of it, which they do some time after their last close: the kernel
+// tears them down in the background, and whoever looks at block devices (udev, other tests) may hold one meanwhile.
+func takeAway(t *testing.T, s *fuse.Server, name string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := s.Remove(ctx, name); err != nil {
+		devs, _ := LoopsOf(filepath.Join(s.Dir(), name))
+		t.Errorf("%v; loop devices over it: %v", err, devs)
+	}
 }
 
 func attach(t *testing.T, file string, o LoopOptions) *Loop {
