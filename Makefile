@@ -14,7 +14,7 @@ RACE := ./backend/wlog ./backend/volume ./backend/cache ./backend/store/... ./ap
 
 export PATH := $(TOOLS):$(PATH)
 
-.PHONY: help build demo test test-lint test-unit test-race test-bench test-vm test-full soak bench lint fmt tools deps deps-test deps-bench install uninstall clean
+.PHONY: help build demo test test-lint test-unit test-race test-bench test-vm test-full soak bench bench-vm bench-ublk lint fmt tools deps deps-test deps-bench install uninstall clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -53,8 +53,16 @@ KERNEL  ?= 6.17
 soak: deps-test tools build ## stamped data on block devices; SECONDS=3600 KERNEL=6.17
 	@$(PART) "soak" .ci/test-vm soak $(SECONDS) $(KERNEL)
 
+BENCH_KERNELS ?= 6.17 7
+BENCH_DIR     ?= .
 bench: deps-bench tools build ## the table of figures, medians of several runs; takes a while
 	@.ci/bench full
+
+bench-vm: deps-test ## the same for block devices, in the kernel lab: ratios; BENCH_KERNELS="6.17 7"
+	@.ci/bench-vm $(BENCH_KERNELS)
+
+bench-ublk: deps-test ## ... on this host, below BENCH_DIR; its kernel must have ublk with zero copy
+	@.ci/bench-ublk $(BENCH_DIR)
 
 lint: test-lint ## gofmt, go vet, staticcheck
 
