@@ -28,11 +28,15 @@ func depthFor(tags int) int {
 	return d
 }
 
+// ownerRun tags in a row have one owner. The block layer hands out the tags of a queue in turn, so one request at a time
+// would wake the workers in turn, each after a pause.
+const ownerRun = 8
+
 // owner tells which of n workers fetches a tag. Where every tag may have its own thread (PER_IO_DAEMON) the tags of one
 // busy queue spread over all; else a queue has one thread.
 func owner(queue, tag uint16, perTag bool, n int) int {
 	if perTag {
-		return (int(queue) + int(tag)) % n
+		return (int(queue) + int(tag)/ownerRun) % n
 	}
 	return int(queue) % n
 }

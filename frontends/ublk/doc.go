@@ -6,13 +6,14 @@
 //	          │ READ   MapRead ─► READ_FIXED of each extent ───────────────┐
 //	          │ WRITE  TryReserve ─► WRITE_FIXED into each extent ─► Commit ┤   (zero copy)
 //	          │        ... the same through a buffer of the worker's pool ──┤   (USER_COPY)
+//	          │        short ones: pread, one pwrite for many ─► Commit ────┤   (both)
 //	          │ what may block ─► goroutine ─► inbox, eventfd ──────────────┤
 //	          └─────────────────────────────────────────────── COMMIT_AND_FETCH: the result, and T is free again
 //
 // Two ways for the bytes, chosen when a device is made. Zero copy (6.17 and newer): the driver puts the pages of each
 // request into the ring's buffer table (AUTO_BUF_REG), and fixed reads and writes move them from and to local files.
 // USER_COPY (6.5 and newer): pread and pwrite of the char device copy them. A zero-copy device can do both; it copies
-// what cannot be registered and what no plan of local extents describes.
+// what cannot be registered, what no plan of local extents describes, and short writes.
 //
 // A request is answered with its full length or -errno: a short count means something else in every other kernel.
 //

@@ -84,6 +84,7 @@ func descriptor(e *frontends.Extent, at, n int) int {
 
 // start takes a request off its descriptor and sends it on its way.
 func (w *worker) start(r *request) {
+	w.pace.served++
 	d := r.sh.dev.desc(r.queue, r.tag)
 	r.op, r.fua = d.op(), d.opFlags&reqFUA != 0
 	r.off, r.len = int64(d.start)<<sectorShift, int(d.sectors)<<sectorShift
@@ -119,6 +120,7 @@ func (w *worker) read(r *request) {
 		return
 	}
 	w.count.inline.Add(1)
+	w.s.cached.prefer(r.plan.Extents)
 	if r.copied = r.copied || w.s.miscounted(r.plan.Extents); r.copied {
 		w.withBuffer(r, stageRead)
 		return
@@ -138,7 +140,7 @@ func (w *worker) read(r *request) {
 		}
 	})
 	if r.linked {
-		w.linked++
+		w.pace.linked++
 		w.fetch(r, cmdCommitAndFetch, int32(r.len))
 	}
 }
@@ -176,6 +178,10 @@ func (w *worker) write(r *request) {
 
 // move brings the bytes of a write to where they were promised room.
 func (w *worker) move(r *request) {
+	if short(r) {
+		w.gather(r)
+		return
+	}
 	if r.copied = r.copied || w.s.miscounted(r.place.Extents); r.copied {
 		w.withBuffer(r, stageMove)
 		return

@@ -59,6 +59,7 @@ type Server struct {
 	twoAtMost bool   // parts of a request, because the kernel miscounts
 	control   *control
 	workers   []*worker
+	cached    files
 
 	looking sync.Mutex
 	lefts   map[uint64]uint32 // devices of a process before us, by cookie; nil until somebody looked

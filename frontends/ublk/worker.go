@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
-	"time"
 
 	"glidefs-appliance/frontends"
 	"glidefs-appliance/frontends/ublk/uring"
@@ -50,13 +49,10 @@ type worker struct {
 	lives  []uint16
 	todo   []*share // with commits or flushes of the running batch
 	writes []frontends.Write
-	linked int // reads since the last Wait that are answered without us
+	small  small
+	pace   pace
 	closed bool
 }
-
-// linkedLimit is how long completions of linked reads, which need hardly any work, are let gather: until the request
-// that follows is there too. Anything else waits for them meanwhile: as long as they take, and no longer than this.
-const linkedLimit = 2 * time.Millisecond
 
 // inbox is how other goroutines reach a worker.
 type inbox struct {
@@ -128,6 +124,7 @@ func (w *worker) stop() error {
 func (w *worker) thread(up chan<- error) {
 	runtime.LockOSThread() // and never unlocked
 	defer close(w.ended)
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0) // for waits that are shorter than the default slack of 50 us
 	if err := w.open(); err != nil {
 		up <- err
 		return
@@ -158,6 +155,9 @@ func (w *worker) open() (err error) {
 	if w.pool, err = newPool(w.s.o.Buffers); err != nil {
 		return errors.Join(err, w.ring.Close())
 	}
+	if err = w.small.open(); err != nil {
+		return errors.Join(err, w.ring.Close())
+	}
 	if w.zero, err = unix.Open("/dev/zero", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
 		return errors.Join(err, w.ring.Close())
 	}
@@ -171,15 +171,11 @@ func (w *worker) turn() {
 			return
 		}
 	}
-	n, limit := 1+w.linked, linkedLimit
-	if w.linked == 0 {
-		limit = -1
-	}
-	w.linked = 0
-	if err := w.ring.Wait(n, limit); err != nil {
+	if err := w.ring.Wait(w.pace.next()); err != nil {
 		panic(fmt.Sprintf("ublk worker: %v", err))
 	}
 	w.waker.Awake()
+	w.pace.begin()
 	var cqes [64]uring.CQE
 	for n := w.ring.Reap(cqes[:]); n > 0; n = w.ring.Reap(cqes[:]) {
 		for _, c := range cqes[:n] {
@@ -187,6 +183,7 @@ func (w *worker) turn() {
 		}
 	}
 	w.settle()
+	w.pace.end()
 }
 
 // receive handles the inbox, and tells whether there was anything.
@@ -214,6 +211,9 @@ func (w *worker) complete(c uring.CQE) {
 		}
 		return
 	}
+	if kind == kindPart {
+		w.pace.parts--
+	}
 	r := w.find(c.UserData)
 	switch {
 	case r == nil: // of a device that is gone
@@ -227,6 +227,9 @@ func (w *worker) complete(c uring.CQE) {
 func (w *worker) partEvent(r *request, whole bool) {
 	r.parts--
 	r.failed = r.failed || !whole
+	if r.linked {
+		w.pace.linked--
+	}
 	switch {
 	case r.linked && whole:
 		r.linked = false
@@ -253,6 +256,7 @@ func (w *worker) userData(kind uint64, r *request, bytes int) uint64 {
 // part returns the SQE of one of r's ring operations.
 func (w *worker) part(r *request, p part) *sqe {
 	r.parts++
+	w.pace.parts++
 	s := w.ring.Get()
 	s.UserData = w.userData(kindPart, r, p.n)
 	return s
@@ -302,8 +306,9 @@ func (w *worker) later(r *request, list *[]*request) {
 	*list = append(*list, r)
 }
 
-// settle ends a batch: all writes in one commit, then all flushes in one sync, then those who wait for buffers.
+// settle ends a batch: all short writes into the log, all writes in one commit, then all flushes in one sync, then those who wait for buffers.
 func (w *worker) settle() {
+	w.pour()
 	for len(w.todo) > 0 {
 		todo := w.todo
 		w.todo = nil

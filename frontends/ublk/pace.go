@@ -1,0 +1,48 @@
+package ublk
+
+import "time"
+
+// pace says how many completions a worker waits for. Each return from the kernel costs it the same, for one completion
+// or for thirty; and waiting for more than come costs those that are there.
+//
+// The ring's operations end whatever else happens, so half of what they bring is waited for: they take about as long as
+// each other. Never more than they bring without the guest's doing: the kernel lets the end of an operation wake only
+// those who wait for no more completions than there are, so a worker that waited for one read and the request after it
+// had both lie until its patience ended, two milliseconds for each read.
+//
+// A worker with nothing in flight that served several requests at once expects as many again, but no longer than it took
+// to serve those: so it loses at most as much time as it worked, on a machine of any speed. One that finds fewer expects
+// fewer, and a single request is never waited for company.
+type pace struct {
+	parts  int // ring operations in flight
+	linked int // those among them that a request may follow without us, as they are answered in the kernel
+
+	served int // requests of the running turn
+	expect int
+	took   time.Duration
+	began  time.Time
+}
+
+const (
+	// partsLimit bounds how long all else waits for ring operations.
+	partsLimit = 2 * time.Millisecond
+	maxExpect  = 16
+)
+
+// next returns what to wait for; a negative limit means none.
+func (p *pace) next() (n int, limit time.Duration) {
+	if n = (p.parts + p.linked) / 2; n > 1 {
+		return n, partsLimit
+	}
+	if p.parts == 0 && p.expect > 1 {
+		return p.expect, min(p.took, partsLimit)
+	}
+	return 1, -1
+}
+
+// begin and end enclose the work of a turn, which counts in served the requests that came.
+func (p *pace) begin() { p.began, p.served = time.Now(), 0 }
+
+func (p *pace) end() {
+	p.took, p.expect = time.Since(p.began), min(p.served, maxExpect)
+}
