@@ -123,6 +123,7 @@ func (rd *mergeReader) read(ctx context.Context, plan *extmap, r run, n uint64) 
 // readPack fills p with the sectors from first on, all of which pack i has.
 func (rd *mergeReader) readPack(ctx context.Context, i int, first uint64, p []byte) error {
 	s := rd.m.packs[i]
+	rd.passed(first)
 	ix, err := rd.m.host.index(ctx, s)
 	if err != nil {
 		return err
@@ -142,16 +143,39 @@ func (rd *mergeReader) readPack(ctx context.Context, i int, first uint64, p []by
 	return nil
 }
 
-// frame returns a frame of pack i, fetching it and those behind it, up to fetchBytes, with one request. They do not go
-// through the clean cache: a merge reads each once.
+// groupBytes bounds the frames a merge holds of one pack, decoded: fetchBytes of them, stored, may be a whole pack.
+const groupBytes = 4 << 20
+
+// groupEnd is the last frame that is fetched together with frame f.
+func groupEnd(ix *pack.Index, f uint32) uint32 {
+	hi, raw := f, int64(ix.Frames[f].Raw)
+	for int(hi)+1 < len(ix.Frames) {
+		n := &ix.Frames[hi+1]
+		raw += int64(n.Raw)
+		if raw > groupBytes || int64(n.Off)+int64(n.Len)-int64(ix.Frames[f].Off) > fetchBytes {
+			break
+		}
+		hi++
+	}
+	return hi
+}
+
+// passed lets go of the packs that end before a sector. Those of a level follow each other, and there may be many.
+func (rd *mergeReader) passed(first uint64) {
+	for i := range rd.held {
+		if rd.m.packs[i].ref.End <= first {
+			delete(rd.held, i)
+		}
+	}
+}
+
+// frame returns a frame of pack i, fetching it and those behind it with one request. They do not go through the clean cache:
+// a merge reads each once.
 func (rd *mergeReader) frame(ctx context.Context, i int, s source, ix *pack.Index, f uint32) ([]byte, error) {
 	if g := rd.held[i]; g != nil && f >= g.lo && f < g.lo+uint32(len(g.frames)) {
 		return g.frames[f-g.lo], nil
 	}
-	hi := f
-	for int(hi)+1 < len(ix.Frames) && int64(ix.Frames[hi+1].Off)+int64(ix.Frames[hi+1].Len)-int64(ix.Frames[f].Off) <= fetchBytes {
-		hi++
-	}
+	hi := groupEnd(ix, f)
 	base := int64(ix.Frames[f].Off)
 	raw, err := rd.m.host.stored(ctx, s, base, int64(ix.Frames[hi].Off)+int64(ix.Frames[hi].Len)-base)
 	if err != nil {
