@@ -162,3 +162,11 @@ func zeroedFile(b *testing.B, size int) *os.File {
 	}
 	return f
 }
+
+// BenchmarkTouch is what a read of the log pays for being remembered.
+func BenchmarkTouch(b *testing.B) {
+	s := &Segment{reads: newReads(defaultSegment)}
+	for i := 0; b.Loop(); i++ {
+		s.Touch(int64(i)*blockSize%defaultSegment, blockSize)
+	}
+}
