@@ -220,11 +220,17 @@ func (w *worker) complete(c uring.CQE) {
 	case kind == kindTag:
 		w.tagEvent(r, c.Res)
 	case kind == kindPart:
-		w.partEvent(r, int(c.Res) == int(c.UserData&(1<<indexShift-1))+1)
+		w.partEvent(r, c.Res, int32(c.UserData&(1<<indexShift-1))+1)
 	}
 }
 
-func (w *worker) partEvent(r *request, whole bool) {
+// partEvent handles the end of a ring operation that was to move want bytes. One of /dev/zero may come short whenever the
+// kernel wants the thread elsewhere.
+func (w *worker) partEvent(r *request, got, want int32) {
+	whole := got == want
+	if !whole {
+		w.s.o.Log.Debug("a part of a request failed or came short", "disk", r.sh.dev.name, "op", r.op, "offset", r.off, "length", r.len, "want", want, "result", got)
+	}
 	r.parts--
 	r.failed = r.failed || !whole
 	if r.linked {
