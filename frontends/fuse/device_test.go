@@ -23,6 +23,7 @@ var children = map[string]func(dir string) error{
 	"serve":  serveUntilKilled,
 	"nobody": mountAsNobody,
 	"check":  checkDevice,
+	"map":    writeMapped,
 }
 
 func TestMain(m *testing.M) {

@@ -270,22 +270,33 @@ func TestManyExports(t *testing.T) {
 	}
 }
 
+// TestSharedMapping: another process maps the file. Our own would hang when the collector stops the world while a goroutine
+// waits for a page that only we can give.
 func TestSharedMapping(t *testing.T) {
 	s := mount(t, Options{})
 	d := frontendtest.NewMemDisk(mib, 4096)
-	f := openFile(t, add(t, s, "a", d), os.O_RDWR)
-	m, err := unix.Mmap(int(f.Fd()), 0, mib, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		t.Fatal(err)
-	}
-	copy(m[8000:], "mapped")
-	if err := errors.Join(unix.Msync(m, unix.MS_SYNC), unix.Munmap(m)); err != nil {
-		t.Fatal(err)
+	if out, err := child("map", add(t, s, "a", d)).Output(); err != nil {
+		t.Fatalf("%v: %s", err, out)
 	}
 	got := make([]byte, 6)
 	if err := d.ReadAt(t.Context(), got, 8000); err != nil || string(got) != "mapped" {
 		t.Errorf("the disk holds %q, %v", got, err)
 	}
+}
+
+// writeMapped writes to a file through a shared mapping.
+func writeMapped(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	m, err := unix.Mmap(int(f.Fd()), 0, mib, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return err
+	}
+	copy(m[8000:], "mapped")
+	return errors.Join(unix.Msync(m, unix.MS_SYNC), unix.Munmap(m))
 }
 
 // TestSpliced: a read is spliced when it lies in one extent and the references are held until the reply is written.
