@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 	if v := os.Getenv(childEnv); v != "" {
 		state, mode, _ := strings.Cut(v, ",")
 		if err := child(state, mode == "zero"); err != nil {
-			fmt.Println("error", err)
+			fmt.Printf("error %q\n", err)
 			os.Exit(1)
 		}
 		os.Exit(0)
@@ -42,7 +42,7 @@ const childDisk = 256 << 20
 
 // child serves a disk of the engine until its stdin ends, and says where.
 func child(state string, zeroCopy bool) error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	s, err := Open(Options{Owner: state, ZeroCopy: zeroCopy, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
 	if err != nil {

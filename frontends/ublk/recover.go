@@ -9,9 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// quiesceLimit is how long the kernel may take to notice that the process that served a device is dead: it tears rings
-// down after the exit.
-const quiesceLimit = 10 * time.Second
+// quiesceLimit is how long the kernel may take to notice that the process that served its devices is dead: it tears rings
+// down after the exit, and on a busy host with many devices that has taken more than ten seconds.
+const quiesceLimit = time.Minute
+
+var errServed = errors.New("served by another process, or not let go of by a dead one yet")
 
 // owned returns the devices of this owner, ours first hand or left by a process before us.
 func (s *Server) owned() ([]devInfo, error) {
@@ -82,11 +84,11 @@ func (s *Server) Settle(ctx context.Context) error {
 		}
 		for _, i := range list {
 			if i.State == stateLive && int(i.PID) != unix.Getpid() {
-				return false, nil
+				return false, fmt.Errorf("ublk device %d of process %d: %w", i.ID, i.PID, errServed)
 			}
 		}
 		return true, nil
-	})
+	}, errServed)
 }
 
 // Sweep deletes the devices of this owner that nobody wants: those left by a process before us whose disk keep does
@@ -131,7 +133,7 @@ func (s *Server) discard(i devInfo) error {
 		})
 	}
 	if i.State == stateLive {
-		return fmt.Errorf("ublk device %d is served by process %d", i.ID, i.PID)
+		return fmt.Errorf("ublk device %d of process %d: %w", i.ID, i.PID, errServed)
 	}
 	s.o.Log.Info("removing a ublk device that was left over", "device", i.ID, "state", i.State)
 	if err := s.control.stop(i.ID); err != nil && !errors.Is(err, unix.ENODEV) {

@@ -2,14 +2,18 @@ package ublk
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
+	"glidefs-appliance/backend/gc"
+	"glidefs-appliance/backend/store/dir"
 	"glidefs-appliance/backend/volume"
 
 	"golang.org/x/sys/unix"
@@ -28,7 +32,9 @@ func soakTime() time.Duration {
 func TestSoak(t *testing.T) {
 	eachMode(t, func(t *testing.T, zeroCopy bool) {
 		const disks, size, writers = 2, 64 * mib, 3
-		h := tightEngine(t, stateDir(t), 24<<20, 16<<20, volume.Tuning{UploadAge: 200 * time.Millisecond, BatchBytes: 2 << 20})
+		state := stateDir(t)
+		h := tightEngine(t, state, 24<<20, 16<<20, volume.Tuning{UploadAge: 200 * time.Millisecond, BatchBytes: 2 << 20})
+		collectGarbage(t, h, filepath.Join(state, "store"))
 		s := openServer(t, zeroCopy)
 		end := time.Now().Add(soakTime())
 		var wg sync.WaitGroup
@@ -45,6 +51,36 @@ func TestSoak(t *testing.T) {
 		t.Logf("%+v; %+v; %d descriptors more than before", s.Stats(), h.Counters(), descriptors(t)-before)
 		if n := s.Stats(); n.Slow > n.Inline/100 { // reads of zeros, when the kernel has something else to do
 			t.Errorf("%d of %d requests failed on the ring", n.Slow, n.Inline)
+		}
+	})
+}
+
+// garbageAge is far longer than an upload takes here, and so short that an hour's garbage does not fill the disk.
+const garbageAge = time.Minute
+
+// collectGarbage gives the engine a store in a folder, in place of one in memory that would grow, and keeps it small.
+func collectGarbage(t *testing.T, h *volume.Host, folder string) {
+	st, err := dir.Open(folder, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	behind(h, st)
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	t.Cleanup(wg.Wait)
+	t.Cleanup(cancel)
+	wg.Go(func() {
+		tick := time.NewTicker(garbageAge / 2)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			if _, err := gc.Run(ctx, st, gc.Options{Grace: garbageAge}); err != nil && ctx.Err() == nil {
+				t.Error(err)
+			}
 		}
 	})
 }
