@@ -51,10 +51,17 @@ func TestDaemon(t *testing.T) {
 	os.Exit(0)
 }
 
+// serving is such a process.
+type serving struct {
+	s      *Server
+	disks  []*volume.Volume
+	paths  []string
+	before int64            // KiB of memory without devices
+	took   [3]time.Duration // until devices had settled, disks were open, devices were made or taken back
+}
+
 // serveDisks says where the disks are, does what stdin asks for, and ends in order with it.
 func serveDisks(k kind, zeroCopy bool, state string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
-	defer cancel()
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1 << 16, Max: 1 << 16}); err != nil {
 		return err
 	}
@@ -62,34 +69,45 @@ func serveDisks(k kind, zeroCopy bool, state string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Settle(ctx); err != nil {
+	p := &serving{s: s, disks: make([]*volume.Volume, k.disks), paths: make([]string, k.disks)}
+	if err := p.begin(k, state); err != nil {
 		return err
 	}
+	fmt.Println("ready", strings.Join(p.paths, " "))
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		p.command(in.Text())
+	}
+	return p.end()
+}
+
+func (p *serving) begin(k kind, state string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	lap := stopwatch()
+	if err := p.s.Settle(ctx); err != nil {
+		return err
+	}
+	p.took[0] = lap()
 	h, err := diskHost(state)
 	if err != nil {
 		return err
 	}
 	h.Budget, h.Tuning = wlog.NewBudget(0), k.tuning
-	disks := make([]*volume.Volume, k.disks)
-	for i := range disks {
-		if disks[i], err = openOrCreate(ctx, h, fmt.Sprint("disk", i), k.size); err != nil {
+	for i := range p.disks {
+		if p.disks[i], err = openOrCreate(ctx, h, fmt.Sprint("disk", i), k.size); err != nil {
 			return err
 		}
 	}
-	before := residentKiB()
-	paths := make([]string, k.disks)
-	for i, v := range disks {
-		dev, err := s.Add(ctx, v.Name(), v, AddOptions{})
+	p.took[1], p.before = lap(), residentKiB()
+	for i, v := range p.disks {
+		dev, err := p.s.Add(ctx, v.Name(), v, AddOptions{})
 		if err != nil {
 			return err
 		}
-		paths[i] = dev.Path()
+		p.paths[i] = dev.Path()
 	}
-	fmt.Println("ready", strings.Join(paths, " "))
-	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
-		command(s, in.Text(), before)
-	}
-	return endDisks(s, disks)
+	p.took[2] = lap()
+	return nil
 }
 
 func openOrCreate(ctx context.Context, h *volume.Host, name string, size int64) (*volume.Volume, error) {
@@ -101,34 +119,46 @@ func openOrCreate(ctx context.Context, h *volume.Host, name string, size int64) 
 }
 
 // command does what a line of stdin says and answers with a line.
-func command(s *Server, line string, before int64) {
+func (p *serving) command(line string) {
 	switch what, name, _ := strings.Cut(line, " "); what {
+	case "times":
+		fmt.Println(p.took[0], p.took[1], p.took[2])
 	case "memory": // KiB since before the devices were made
-		fmt.Println(residentKiB() - before)
+		fmt.Println(residentKiB() - p.before)
 	case "buffers": // KiB, and requests that waited for one
-		fmt.Println(len(s.workers)*s.o.Buffers*bufferBytes>>10, s.Stats().BufferWait)
+		fmt.Println(len(p.s.workers)*p.s.o.Buffers*bufferBytes>>10, p.s.Stats().BufferWait)
 	case "remove":
 		began := time.Now()
-		err := s.Remove(context.Background(), name, false)
+		err := p.s.Remove(context.Background(), name, false)
 		fmt.Println(time.Since(began).Microseconds(), err)
 	}
 }
 
-func endDisks(s *Server, disks []*volume.Volume) error {
+func (p *serving) end() error {
 	var wg sync.WaitGroup
-	errs := make([]error, len(disks))
-	for i, v := range disks {
+	errs := make([]error, len(p.disks))
+	for i, v := range p.disks {
 		wg.Go(func() {
-			if err := s.Remove(context.Background(), v.Name(), true); !errors.Is(err, ErrNotFound) {
+			if err := p.s.Remove(context.Background(), v.Name(), true); !errors.Is(err, ErrNotFound) {
 				errs[i] = err
 			}
 		})
 	}
 	wg.Wait()
-	for _, v := range disks {
+	for _, v := range p.disks {
 		v.Kill(volume.ErrClosed)
 	}
 	return errors.Join(errs...)
+}
+
+// stopwatch returns a function that tells the time since it was called last.
+func stopwatch() func() time.Duration {
+	last := time.Now()
+	return func() time.Duration {
+		took := time.Since(last)
+		last = last.Add(took)
+		return took
+	}
 }
 
 // startKind starts a daemon and waits until its disks are there; path is where, with spaces between.

@@ -76,18 +76,19 @@ func TestManyKilled(t *testing.T) {
 		all := newFleet(paths)
 		var idle, busy, waits, most int64
 		d.ask(t, "memory", &idle)
-		t.Logf("%d disks and devices made in %v, %d KiB of memory for each device", len(paths), time.Since(began), idle/int64(len(paths)))
+		t.Logf("%d disks and devices made in %v (%s), %d KiB of memory for each device", len(paths), time.Since(began), d.times(t), idle/int64(len(paths)))
 		all.each(t, paths, func(a *area, p []byte) error { return a.write(p, 0, 1) })
 		d.ask(t, "memory", &busy)
 		d.ask(t, "buffers", &most, &waits)
 		t.Logf("all written to, %d at once: %d KiB more; all buffers are %d KiB; %d requests waited for one", storming, busy-idle, most, waits)
+		before := writesDone(t, paths[0])
 		var users sync.WaitGroup
 		users.Go(func() { all.each(t, paths, func(a *area, p []byte) error { return a.write(p, 0, 2) }) })
-		awaitDone(t, paths[0], 1)
+		awaitThat(t, paths[0]+" answers", func() bool { return writesDone(t, paths[0]) > before })
 		d.kill()
 		began = time.Now()
 		d = startKind(t, "many", state, zeroCopy)
-		t.Logf("taken back %v after the kill", time.Since(began))
+		t.Logf("taken back %v after the kill (%s)", time.Since(began), d.times(t))
 		if d.path != strings.Join(paths, " ") {
 			t.Errorf("%s came back as %s", paths, d.path)
 		}
@@ -103,13 +104,14 @@ func TestManyKilled(t *testing.T) {
 	})
 }
 
-// awaitDone waits until a block device has answered n writes more.
-func awaitDone(t *testing.T, path string, n uint64) {
+func (d *daemon) times(t *testing.T) string {
 	t.Helper()
-	first := writesDone(t, path)
-	awaitThat(t, path+" answers", func() bool { return writesDone(t, path) >= first+n })
+	var settled, opened, made string
+	d.ask(t, "times", &settled, &opened, &made)
+	return "settled " + settled + ", disks opened " + opened + ", devices " + made
 }
 
+// writesDone counts what a block device has written.
 func writesDone(t *testing.T, path string) uint64 {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(path), "stat"))
