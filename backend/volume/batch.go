@@ -24,6 +24,8 @@ type batch struct {
 	bld     *pack.Builder
 	pack    *pack.Pack // its body is bld's memory; nil when every record was a zero that hid nothing: only the barrier moves
 	taken   []source   // inline packs at the tail's head that are merged into pack
+	sent    chan error // gets the end of pack's upload; nil when there is none, or it was taken
+	window  manifest.Window
 }
 
 // batchRecords bounds the records of a batch of small ones; a discard has no bytes to count.
@@ -150,6 +152,7 @@ func (v *Volume) build(ctx context.Context, b *batch, top *view) error {
 
 // release gives back what the batch holds.
 func (v *Volume) release(b *batch) {
+	_ = b.waitSent() // it reads bld's memory
 	if b.bld != nil {
 		v.host.reuse(b.bld, v.sector)
 		b.bld = nil

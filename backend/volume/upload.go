@@ -12,8 +12,9 @@ import (
 	"glidefs-appliance/backend/wlog"
 )
 
-// The uploader is two goroutines that exist while there is something to upload: one cuts and builds, the other PUTs the
-// pack, flushes the log to the barrier, and moves the manifest. While one batch is on its way the next is built.
+// The uploader is goroutines that exist while there is something to upload: one cuts and builds, one for each pack that
+// is built PUTs it, the last one flushes the log to the barrier and moves the manifest, batch by batch in order. So the
+// next batch is built and sent while one waits for its manifest; should that never move, its pack is garbage.
 
 // startUploader makes sure the uploader runs and looks at the log again.
 func (v *Volume) startUploader() {
@@ -161,12 +162,32 @@ func (v *Volume) buildNext(ctx context.Context, b *batch, after uint64, built ch
 		v.release(b)
 		return err
 	}
+	v.send(ctx, b)
 	select {
 	case built <- b:
 	case <-ctx.Done():
 		v.release(b)
 	}
 	return nil
+}
+
+// send begins to upload the pack of a batch, unless it rides in the manifest.
+func (v *Volume) send(ctx context.Context, b *batch) {
+	if b.pack == nil || b.rides(v.host.Tuning.InlineBytes) {
+		return
+	}
+	b.sent = make(chan error, 1)
+	go func() { b.sent <- v.host.putPack(ctx, b.pack, &b.window) }()
+}
+
+// waitSent waits for the end of what send began.
+func (b *batch) waitSent() error {
+	if b.sent == nil {
+		return nil
+	}
+	err := <-b.sent
+	b.sent = nil
+	return err
 }
 
 // waitSettled waits until everything up to seq is in the store, or ctx ends.
@@ -235,20 +256,16 @@ func (v *Volume) publishBatches(ctx context.Context, built <-chan *batch) error 
 }
 
 func (v *Volume) publishBatch(ctx context.Context, b *batch) error {
-	inline := v.host.Tuning.InlineBytes
-	var w manifest.Window
-	if b.pack != nil && !b.rides(inline) {
-		if err := v.host.putPack(ctx, b.pack, &w); err != nil {
-			return err
-		}
+	if err := b.waitSent(); err != nil {
+		return err
 	}
 	if err := v.failed(v.log.FlushThrough(b.barrier.Seq)); err != nil {
 		return err
 	}
 	stale := false
-	err := v.replace(ctx, w, func(next *manifest.Manifest) {
+	err := v.replace(ctx, b.window, func(next *manifest.Manifest) {
 		if stale = !b.fits(next); !stale {
-			b.into(next, inline)
+			b.into(next, v.host.Tuning.InlineBytes)
 		}
 	})
 	if err == nil && stale {
