@@ -10,6 +10,9 @@ import (
 const (
 	// recycleBatch is how many segments at most are evicted and recycled together: they share one rewrite of the head.
 	recycleBatch = 4
+	// streamReady is how much is kept ready for a writer that streams, in bytes, of a log of some size: small segments
+	// are full sooner than the next one has been recycled, which takes a sync.
+	streamReady = 32 << 20
 	// retryFull is how often a log tries again on a full file system while somebody waits.
 	retryFull = time.Second
 )
@@ -50,10 +53,20 @@ func (l *Log) shortLocked() int {
 		}
 	}
 	short := want - len(l.ready)
+	if l.bulk && len(l.sealed) >= 4 && l.readyLocked() < min(streamReady, l.bytes/16) {
+		short = max(short, 1)
+	}
 	if len(l.waiters) > 0 {
 		short = max(short, 1)
 	}
 	return short
+}
+
+func (l *Log) readyLocked() (n int64) {
+	for _, s := range l.ready {
+		n += s.size
+	}
+	return n
 }
 
 func (l *Log) maintain() {
