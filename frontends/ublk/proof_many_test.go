@@ -81,6 +81,9 @@ func TestManyKilled(t *testing.T) {
 		d.ask(t, "memory", &busy)
 		d.ask(t, "buffers", &most, &waits)
 		t.Logf("all written to, %d at once: %d KiB more; all buffers are %d KiB; %d requests waited for one", storming, busy-idle, most, waits)
+		if busy-idle > most+int64(64*len(paths))+32<<10 {
+			t.Errorf("%d KiB more memory for writes to all of them", busy-idle)
+		}
 		before := writesDone(t, paths[0])
 		var users sync.WaitGroup
 		users.Go(func() { all.each(t, paths, func(a *area, p []byte) error { return a.write(p, 0, 2) }) })
