@@ -75,19 +75,31 @@ func (s *Server) taken(cookie uint64) {
 }
 
 // Settle waits until no device of this owner is served by a process before us: until then its last writes may still be
-// on their way to the logs. Called before the disks are opened.
+// on their way to the logs. Called before the disks are opened. The kernel lets go of the devices of a dead process one
+// after the other: quiesceLimit is for each, since hundreds take longer than that.
 func (s *Server) Settle(ctx context.Context) error {
+	list, err := s.owned()
+	if err != nil {
+		return err
+	}
+	for _, i := range list {
+		if err := s.settle(ctx, i.ID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Server) settle(ctx context.Context, id uint32) error {
 	return poll(ctx, quiesceLimit, func() (bool, error) {
-		list, err := s.owned()
-		if err != nil {
-			return false, err
+		i, err := s.control.info(id)
+		if errors.Is(err, unix.ENODEV) {
+			return true, nil
 		}
-		for _, i := range list {
-			if i.State == stateLive && int(i.PID) != unix.Getpid() {
-				return false, fmt.Errorf("ublk device %d of process %d: %w", i.ID, i.PID, errServed)
-			}
+		if err == nil && i.State == stateLive && int(i.PID) != unix.Getpid() {
+			err = fmt.Errorf("ublk device %d of process %d: %w", i.ID, i.PID, errServed)
 		}
-		return true, nil
+		return err == nil, err
 	}, errServed)
 }
 
