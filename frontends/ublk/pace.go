@@ -10,22 +10,27 @@ import "time"
 // those who wait for no more completions than there are, so a worker that waited for one read and the request after it
 // had both lie until its patience ended, two milliseconds for each read.
 //
-// A worker with nothing in flight that served several requests at once expects as many again, but no longer than it took
-// to serve those: so it loses at most as much time as it worked, on a machine of any speed. One that finds fewer expects
-// fewer, and a single request is never waited for company.
+// A worker with nothing in flight that served several requests at once, or whose reads the kernel has answered, expects
+// as many again, but no longer than it took to serve requests last: so it loses at most as much time as it worked, on a
+// machine of any speed. One that finds fewer expects fewer, and a single request is never waited for company.
 type pace struct {
 	parts  int // ring operations in flight
 	linked int // those among them that a request may follow without us, as they are answered in the kernel
 
-	served int // requests of the running turn
-	expect int
-	took   time.Duration
-	began  time.Time
+	alone bool // a silent read is in flight
+
+	served   int // requests that came in the running turn
+	answered int // reads that the kernel answered
+	expect   int
+	took     time.Duration
+	began    time.Time
 }
 
 const (
 	// partsLimit bounds how long all else waits for ring operations.
 	partsLimit = 2 * time.Millisecond
+	// aloneLimit bounds how long the files of a silent read are held when no request follows.
+	aloneLimit = 20 * time.Millisecond
 	maxExpect  = 16
 )
 
@@ -37,12 +42,18 @@ func (p *pace) next() (n int, limit time.Duration) {
 	if p.parts == 0 && p.expect > 1 {
 		return p.expect, min(p.took, partsLimit)
 	}
+	if p.alone {
+		return 1, aloneLimit
+	}
 	return 1, -1
 }
 
-// begin and end enclose the work of a turn, which counts in served the requests that came.
-func (p *pace) begin() { p.began, p.served = time.Now(), 0 }
+// begin and end enclose the work of a turn, which counts in served and answered.
+func (p *pace) begin() { p.began, p.served, p.answered = time.Now(), 0, 0 }
 
 func (p *pace) end() {
-	p.took, p.expect = time.Since(p.began), min(p.served, maxExpect)
+	if p.served > 0 {
+		p.took = time.Since(p.began)
+	}
+	p.expect = min(max(p.served, p.answered), maxExpect)
 }

@@ -16,6 +16,7 @@ func TestPace(t *testing.T) {
 		{"idle", pace{}, 1, -1},
 		{"a read that the kernel answers", pace{parts: 1, linked: 1, expect: 1}, 1, -1},
 		{"16 of them", pace{parts: 16, linked: 16, expect: 16}, 16, partsLimit},
+		{"a silent one", pace{alone: true, expect: 1}, 1, aloneLimit},
 		{"one write", pace{parts: 1, expect: 1}, 1, -1},
 		{"8 writes", pace{parts: 8, expect: 1}, 4, partsLimit},
 		{"8 copied", pace{expect: 8}, 8, took},
@@ -25,13 +26,13 @@ func TestPace(t *testing.T) {
 			t.Errorf("%s: waits for %d, at most %v; want %d, %v", c.name, n, limit, c.n, c.limit)
 		}
 	}
-	for _, c := range []struct{ served, expect int }{{1, 1}, {5, 5}, {40, maxExpect}, {0, 0}} {
+	for _, c := range []struct{ served, answered, expect int }{{1, 0, 1}, {5, 4, 5}, {2, 4, 4}, {40, 0, maxExpect}, {0, 0, 0}} {
 		var p pace
 		p.begin()
-		p.served = c.served
+		p.served, p.answered = c.served, c.answered
 		p.end()
 		if p.expect != c.expect {
-			t.Errorf("after %d requests %d are expected, want %d", c.served, p.expect, c.expect)
+			t.Errorf("after %d requests and %d answers %d are expected, want %d", c.served, c.answered, p.expect, c.expect)
 		}
 	}
 }

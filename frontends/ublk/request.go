@@ -127,14 +127,15 @@ func (w *worker) read(r *request) {
 	}
 	w.count.zeroCopied.Add(uint64(r.len))
 	// Of one part the kernel can send the answer itself, which saves a turn.
-	r.linked = len(r.plan.Extents) == 1
+	if r.linked = len(r.plan.Extents) == 1; r.linked && w.comesAlone() {
+		r.linked = false
+		w.readAlone(r)
+		return
+	}
 	w.ring.Room(2)
 	cut(r.plan.Extents, 0, r.len, func(_ int, p part) {
-		if p.fd < 0 {
-			p.fd, p.off = w.zero, 0
-		}
 		s := w.part(r, p)
-		s.ReadFixed(p.fd, uint16(r.slot), p.at, p.n, p.off)
+		w.readFixed(s, r, p)
 		if r.linked {
 			s.Link()
 		}
@@ -143,6 +144,13 @@ func (w *worker) read(r *request) {
 		w.pace.linked++
 		w.fetch(r, cmdCommitAndFetch, int32(r.len))
 	}
+}
+
+func (w *worker) readFixed(s *sqe, r *request, p part) {
+	if p.fd < 0 {
+		p.fd, p.off = w.zero, 0
+	}
+	s.ReadFixed(p.fd, uint16(r.slot), p.at, p.n, p.off)
 }
 
 // readPiece reads the next buffer full. Pieces go one after the other: a request holds one buffer.

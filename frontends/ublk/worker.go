@@ -20,9 +20,10 @@ import (
 // device is an index in worker.shares, and life tells apart those that had it one after the other; request is an index
 // in share.reqs; bytes is what a part has to move.
 const (
-	kindTag  = 1 // FETCH or COMMIT_AND_FETCH: a request, or the end of the tag
-	kindPart = 2
-	kindWake = 3
+	kindTag   = 1 // FETCH or COMMIT_AND_FETCH: a request, or the end of the tag
+	kindPart  = 2
+	kindWake  = 3
+	kindAlone = 4 // a silent operation has failed
 
 	kindShift  = 60
 	slotShift  = 48
@@ -50,6 +51,7 @@ type worker struct {
 	todo   []*share // with commits or flushes of the running batch
 	writes []frontends.Write
 	small  small
+	alone  alone
 	pace   pace
 	closed bool
 }
@@ -155,7 +157,7 @@ func (w *worker) open() (err error) {
 	if w.pool, err = newPool(w.s.o.Buffers); err != nil {
 		return errors.Join(err, w.ring.Close())
 	}
-	if err = w.small.open(); err != nil {
+	if err = errors.Join(w.small.open(), w.alone.open()); err != nil {
 		return errors.Join(err, w.ring.Close())
 	}
 	if w.zero, err = unix.Open("/dev/zero", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
@@ -171,11 +173,13 @@ func (w *worker) turn() {
 			return
 		}
 	}
+	w.pace.alone = w.alone.release()
 	if err := w.ring.Wait(w.pace.next()); err != nil {
 		panic(fmt.Sprintf("ublk worker: %v", err))
 	}
 	w.waker.Awake()
 	w.pace.begin()
+	w.alone.release()
 	var cqes [64]uring.CQE
 	for n := w.ring.Reap(cqes[:]); n > 0; n = w.ring.Reap(cqes[:]) {
 		for _, c := range cqes[:n] {
@@ -219,6 +223,8 @@ func (w *worker) complete(c uring.CQE) {
 	case r == nil: // of a device that is gone
 	case kind == kindTag:
 		w.tagEvent(r, c.Res)
+	case kind == kindAlone:
+		w.aloneFailed(r)
 	case kind == kindPart:
 		w.partEvent(r, c.Res, int32(c.UserData&(1<<indexShift-1))+1)
 	}
@@ -240,6 +246,7 @@ func (w *worker) partEvent(r *request, got, want int32) {
 	case r.linked && whole:
 		r.linked = false
 		r.plan.Release()
+		w.pace.answered++
 	case r.linked: // its answer is about to come back, cancelled
 	case r.parts == 0:
 		w.moved(r)

@@ -46,6 +46,9 @@ const (
 // sqeLink makes the next SQE wait for this one's success; else it ends with -ECANCELED.
 const sqeLink = 1 << 2
 
+// sqeSkipSuccess (5.17) leaves out the completion of an SQE that succeeds, and those of what is linked to one that fails.
+const sqeSkipSuccess = 1 << 6
+
 // CQE flags.
 const FlagMore = 1 << 1 // the request stays armed
 

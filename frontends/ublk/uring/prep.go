@@ -34,6 +34,9 @@ func pointer(p []byte) uint64 { return uint64(uintptr(unsafe.Pointer(unsafe.Slic
 // with -ECANCELED. Both must go to the kernel at once: see Room.
 func (s *SQE) Link() { s.flags |= sqeLink }
 
+// Silent leaves out the completion unless it tells of a failure. Then all that is linked after it has none.
+func (s *SQE) Silent() { s.flags |= sqeSkipSuccess }
+
 // Fdatasync makes a file's data durable.
 func (s *SQE) Fdatasync(fd int) { s.opcode, s.fd, s.opFlags = opFsync, int32(fd), fsyncData }
 

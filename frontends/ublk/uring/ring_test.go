@@ -141,6 +141,63 @@ func TestLink(t *testing.T) {
 	})
 }
 
+// TestSilent: of a chain the last one completes, or the one that failed and nothing else.
+func TestSilent(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	zero, err := os.Open("/dev/zero")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer zero.Close()
+	if err := f.Truncate(4096); err != nil {
+		t.Fatal(err)
+	}
+	onRing(t, 8, workerFlags, func(r *Ring) {
+		mem, err := Map(8192)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer unix.Munmap(mem)
+		flag := mem[4096:][:4]
+		for _, c := range []struct {
+			off  int64
+			want CQE
+			flag byte
+		}{{0, CQE{UserData: 3}, 0}, {1, CQE{UserData: 1, Res: 4095}, 1}, {0, CQE{UserData: 3}, 0}} {
+			flag[0] = 1
+			r.Room(3)
+			s := r.Get()
+			s.Read(int(f.Fd()), mem[:4096], c.off)
+			s.Link()
+			s.Silent()
+			s.UserData = 1
+			s = r.Get()
+			s.Read(int(zero.Fd()), flag, 0)
+			s.Link()
+			s.Silent()
+			s.UserData = 2
+			s = r.Get()
+			s.Nop()
+			s.UserData = 3
+			if got := collect(t, r, 1)[0]; got != c.want || flag[0] != c.flag {
+				t.Errorf("read at %d: %+v and flag %d, want %+v and %d", c.off, got, flag[0], c.want, c.flag)
+			}
+			if err := r.Wait(1, 10*time.Millisecond); err != nil {
+				t.Error(err)
+			}
+			var more [4]CQE
+			if n := r.Reap(more[:]); n > 0 {
+				t.Errorf("read at %d: %+v too", c.off, more[:n])
+			}
+		}
+	})
+}
+
 func TestFixedNeedsBuffer(t *testing.T) {
 	onRing(t, 8, workerFlags, func(r *Ring) {
 		if err := r.RegisterSparse(16384); err != nil {
