@@ -86,7 +86,7 @@ func attributes(t *testing.T, path string) {
 	t.Helper()
 	q := queue(t, path)
 	t.Logf("after udev: %v", q)
-	if !strings.Contains(q["scheduler"], "[none]") || q["wbt_lat_usec"] != "0" || q["add_random"] != "0" {
+	if !strings.Contains(q["scheduler"], "[none]") || q["wbt_lat_usec"] != "0" || q["add_random"] != "0" || q["read_ahead_kb"] != "1024" {
 		t.Errorf("the rule has not been obeyed: %v", q)
 	}
 }
