@@ -318,7 +318,10 @@ func poll(ctx context.Context, limit time.Duration, try func() (bool, error), re
 		}
 		select {
 		case <-ctx.Done():
-			return errors.Join(ctx.Err(), err)
+			if err == nil {
+				return ctx.Err()
+			}
+			return fmt.Errorf("%w: %w", ctx.Err(), err)
 		case <-time.After(wait):
 		}
 	}

@@ -76,31 +76,42 @@ func (s *Server) taken(cookie uint64) {
 
 // Settle waits until no device of this owner is served by a process before us: until then its last writes may still be
 // on their way to the logs. Called before the disks are opened. The kernel lets go of the devices of a dead process one
-// after the other: quiesceLimit is for each, since hundreds take longer than that.
+// after the other, in an order of its own and with an RCU grace period for each queue, so that hundreds take minutes:
+// quiesceLimit is for the next one of them.
 func (s *Server) Settle(ctx context.Context) error {
 	list, err := s.owned()
-	if err != nil {
-		return err
+	for before := len(list) + 1; err == nil && len(list) < before; {
+		before = len(list)
+		err = poll(ctx, quiesceLimit, func() (bool, error) {
+			var served error
+			list, served = s.served(list)
+			if len(list) < before && errors.Is(served, errServed) {
+				return true, nil
+			}
+			return served == nil, served
+		}, errServed)
 	}
-	for _, i := range list {
-		if err := s.settle(ctx, i.ID); err != nil {
-			return err
-		}
-	}
-	return nil
+	return err
 }
 
-func (s *Server) settle(ctx context.Context, id uint32) error {
-	return poll(ctx, quiesceLimit, func() (bool, error) {
-		i, err := s.control.info(id)
+// served keeps those of the devices that another process serves, and says which the first one is.
+func (s *Server) served(list []devInfo) (left []devInfo, served error) {
+	for _, i := range list {
+		i, err := s.control.info(i.ID)
 		if errors.Is(err, unix.ENODEV) {
-			return true, nil
+			continue
 		}
-		if err == nil && i.State == stateLive && int(i.PID) != unix.Getpid() {
-			err = fmt.Errorf("ublk device %d of process %d: %w", i.ID, i.PID, errServed)
+		if err != nil {
+			return list, err
 		}
-		return err == nil, err
-	}, errServed)
+		if i.State == stateLive && int(i.PID) != unix.Getpid() {
+			left = append(left, i)
+		}
+	}
+	if len(left) > 0 {
+		served = fmt.Errorf("ublk device %d of process %d: %w", left[0].ID, left[0].PID, errServed)
+	}
+	return left, served
 }
 
 // Sweep deletes the devices of this owner that nobody wants: those left by a process before us whose disk keep does
