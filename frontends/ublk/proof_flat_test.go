@@ -9,8 +9,10 @@ import (
 )
 
 const (
-	flatSamples     = 20
-	flatKiB         = 32 << 10 // what the last quarter may need more than any before, beside a tenth
+	flatSamples = 20
+	// What the last quarter may need more than any before, beside a tenth: as much as batches in work may hold, which a
+	// minute in a slow guest does not always reach. What is lost drop by drop shows in a long soak.
+	flatKiB         = 128 << 10
 	flatDescriptors = 32
 )
 
