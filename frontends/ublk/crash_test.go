@@ -204,6 +204,12 @@ func awaitRequests(t *testing.T, path string, n uint64) {
 // answered counts the reads and writes that a block device has done.
 func answered(t *testing.T, path string) uint64 {
 	t.Helper()
+	reads, writes := doneBy(t, path)
+	return reads + writes
+}
+
+func doneBy(t *testing.T, path string) (reads, writes uint64) {
+	t.Helper()
 	b, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(path), "stat"))
 	if err != nil {
 		t.Fatal(err)
@@ -212,5 +218,5 @@ func answered(t *testing.T, path string) uint64 {
 	if _, err := fmt.Sscan(string(b), &n[0], &n[1], &n[2], &n[3], &n[4]); err != nil {
 		t.Fatal(err)
 	}
-	return n[0] + n[4]
+	return n[0], n[4]
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -84,10 +83,13 @@ func TestManyKilled(t *testing.T) {
 		if busy-idle > most+int64(64*len(paths))+32<<10 {
 			t.Errorf("%d KiB more memory for writes to all of them", busy-idle)
 		}
-		before := writesDone(t, paths[0])
+		_, before := doneBy(t, paths[0])
 		var users sync.WaitGroup
 		users.Go(func() { all.each(t, paths, func(a *area, p []byte) error { return a.write(p, 0, 2) }) })
-		awaitThat(t, paths[0]+" answers", func() bool { return writesDone(t, paths[0]) > before })
+		awaitThat(t, paths[0]+" answers", func() bool {
+			_, now := doneBy(t, paths[0])
+			return now > before
+		})
 		d.kill()
 		began = time.Now()
 		d = startKind(t, "many", state, zeroCopy)
@@ -112,18 +114,4 @@ func (d *daemon) times(t *testing.T) string {
 	var settled, opened, made string
 	d.ask(t, "times", &settled, &opened, &made)
 	return "settled " + settled + ", disks opened " + opened + ", devices " + made
-}
-
-// writesDone counts what a block device has written.
-func writesDone(t *testing.T, path string) uint64 {
-	t.Helper()
-	b, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(path), "stat"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var n [5]uint64 // reads, merged, sectors, ms, writes
-	if _, err := fmt.Sscan(string(b), &n[0], &n[1], &n[2], &n[3], &n[4]); err != nil {
-		t.Fatal(err)
-	}
-	return n[4]
 }
