@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"glidefs-appliance/backend/pack"
+	"glidefs-appliance/backend/store"
 	"glidefs-appliance/backend/store/mem"
 	"glidefs-appliance/backend/vfs"
 )
@@ -75,6 +77,38 @@ func (p *promotion) inLog(off, n int64) bool {
 	defer p.v.mu.Unlock()
 	r, ok := p.v.mu.m.at(p.v.mu.m.seek(uint64(off / 4096)))
 	return ok && r.first < uint64((off+n)/4096)
+}
+
+// checkCache compares each cached frame of each pack with what the pack says it is.
+func (p *promotion) checkCache() (frames int) {
+	p.t.Helper()
+	for in, err := range p.gets.List(p.t.Context(), "packs/", "") {
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		body, _, err := p.gets.Get(p.t.Context(), in.Key, store.Range{})
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		pk, err := pack.Parse(body)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		for i, f := range pk.Index.Frames {
+			hit, ok := p.r.c.Get(frameKey(pk.Ref.Hash, uint32(i)))
+			if !ok {
+				continue
+			}
+			frames++
+			want, err := pk.Index.DecodeFrame(uint32(i), body[f.Off:f.Off+f.Len], nil)
+			got := make([]byte, len(want))
+			if rerr := hit.ReadAt(got, 0); err != nil || rerr != nil || !bytes.Equal(got, want) {
+				p.t.Errorf("%s frame %d in the cache: wrong from byte %d, %v, %v", in.Key, i, firstDiff(got, want), err, rerr)
+			}
+			hit.Release()
+		}
+	}
+	return frames
 }
 
 func (p *promotion) end() {
@@ -147,8 +181,10 @@ func TestOldVersionsAreNotPromoted(t *testing.T) {
 			p.read(data, 0)
 		}
 		p.giveUp()
+		p.checkCache()
 		p.read(data, 0)
 		p.giveUp()
+		p.checkCache()
 		p.read(data, 0)
 	})
 }
