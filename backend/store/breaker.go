@@ -7,15 +7,13 @@ import (
 	"iter"
 	"sync"
 	"time"
-
-	"github.com/sony/gobreaker/v2"
 )
 
 // Bounds of the breaker.
 const (
 	// breakAfter failures in a row open it.
 	breakAfter = 5
-	// breakFor is how long it stays open before one request may try.
+	// breakFor is how long after a failure it stays open before requests may try.
 	breakFor = 2 * time.Second
 )
 
@@ -36,11 +34,11 @@ type Health struct {
 
 // Breaker fails requests at once with ErrUnavailable while the store is down, so that hundreds of waiting requests don't
 // each wait for a time-out and hold a slot meanwhile. It opens after breakAfter consecutive ErrUnavailable or ErrAmbiguous;
-// every breakFor after that the next real request tries, and closes it if it is answered.
+// breakFor after the last failure the next real request of each class tries, and any answer closes it. Of each class, since
+// a try may last: a pack over a slow line takes a minute, and no guest may wait for the outcome of that.
 type Breaker struct {
 	inner    Store
 	pulse    pulse
-	gate     *gobreaker.TwoStepCircuitBreaker[struct{}]
 	onHealth func(Health)
 
 	// Lock order: events, then mu. events keeps calls of onHealth in the order of the changes.
@@ -48,7 +46,9 @@ type Breaker struct {
 	mu     struct {
 		sync.Mutex
 		health   Health
-		failures int // in a row
+		failures int // in a row; open from breakAfter on
+		failed   time.Time
+		trying   [NumClasses]bool
 	}
 }
 
@@ -56,12 +56,6 @@ type Breaker struct {
 func NewBreaker(inner Store, onHealth func(Health)) *Breaker {
 	b := &Breaker{inner: inner, onHealth: onHealth}
 	b.mu.health = Health{State: HealthOK, Since: time.Now()}
-	b.gate = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
-		Timeout:      breakFor,
-		ReadyToTrip:  func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= breakAfter },
-		IsSuccessful: func(err error) bool { return !unanswered(err) },
-		IsExcluded:   func(err error) bool { return errors.Is(err, context.Canceled) },
-	})
 	return b
 }
 
@@ -135,16 +129,39 @@ func (b *Breaker) run(ctx context.Context, op, key string, f func(context.Contex
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("store: %s %s: %w", op, key, err)
 	}
-	done, err := b.gate.Allow()
-	if err != nil {
+	c := ClassOf(ctx)
+	try, ok := b.enter(c)
+	if !ok {
 		return b.refuse(op, key)
 	}
 	b.pulse.begin()
-	err = f(context.WithValue(ctx, pulseKey{}, &b.pulse))
+	err := f(context.WithValue(ctx, pulseKey{}, &b.pulse))
 	b.pulse.end(!unanswered(err) && !errors.Is(err, context.Canceled))
-	done(err)
+	if try {
+		defer b.tried(c)
+	}
 	b.note(err)
 	return err
+}
+
+// enter tells whether a request of class c may be sent, and whether it is a try.
+func (b *Breaker) enter(c Class) (try, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.mu.failures < breakAfter {
+		return false, true
+	}
+	if b.mu.trying[c] || time.Since(b.mu.failed) < breakFor {
+		return false, false
+	}
+	b.mu.trying[c] = true
+	return true, true
+}
+
+func (b *Breaker) tried(c Class) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.mu.trying[c] = false
 }
 
 func (b *Breaker) refuse(op, key string) error {
@@ -176,6 +193,7 @@ func (b *Breaker) advance(err error) (changed bool, h Health) {
 	next := Health{State: HealthOK}
 	if unanswered(err) {
 		b.mu.failures++
+		b.mu.failed = time.Now()
 		next = Health{State: HealthDegraded, LastError: err.Error()}
 		if b.mu.failures >= breakAfter {
 			next.State = HealthDown

@@ -256,3 +256,31 @@ func TestCancelledRequestsSayNothingAboutTheStore(t *testing.T) {
 		}
 	})
 }
+
+// TestSlowTryKeepsNoGuestOut: when the store is back, the first request to find out may be a pack that takes a minute to send.
+func TestSlowTryKeepsNoGuestOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := storetest.NewFault(mem.New())
+		b := store.NewBreaker(f, nil)
+		mustPut(t, f.Inner(), "a", 1)
+		unplugged := f.Unplug()
+		for range 5 {
+			b.Get(t.Context(), "a", store.Range{})
+		}
+		unplugged.Remove()
+		f.Always(storetest.On(store.OpPut, ""), storetest.Slow(time.Minute))
+		time.Sleep(3 * time.Second)
+		upload := store.With(t.Context(), store.Upload)
+		go b.Put(upload, "packs/a", nil, store.Condition{})
+		synctest.Wait()
+		if _, err := b.Put(upload, "packs/b", nil, store.Condition{}); !errors.Is(err, store.ErrUnavailable) {
+			t.Errorf("a second upload tries as well: %v", err)
+		}
+		if _, _, err := b.Get(store.With(t.Context(), store.Guest), "a", store.Range{}); err != nil {
+			t.Errorf("a guest: %v", err)
+		}
+		if h := b.Health(); h.State != store.HealthOK {
+			t.Errorf("the guest was answered, and the store is %s", h.State)
+		}
+	})
+}
