@@ -29,8 +29,8 @@ type waiter struct {
 	granted chan struct{} // closed under mu
 }
 
-// newSlots shares n slots: all to guests but an eighth, three quarters to uploads, half to readahead, a quarter to
-// compaction, an eighth to what nobody waits for.
+// newSlots shares n slots: all to guests but an eighth, as many to manifests, three quarters to uploads, half to readahead,
+// a quarter to compaction, an eighth to what nobody waits for.
 func newSlots(n int) *slots {
 	n = max(n, 1)
 	share := func(num, den int) int { return max(1, n*num/den) }
@@ -38,7 +38,7 @@ func newSlots(n int) *slots {
 		guests: max(1, n-n/8),
 		ceiling: [NumClasses]int{
 			Guest:      n,
-			Manifest:   n,
+			Manifest:   max(1, n-n/8),
 			Upload:     share(3, 4),
 			Prefetch:   share(1, 2),
 			Compaction: share(1, 4),

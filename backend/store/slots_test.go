@@ -73,6 +73,26 @@ func TestGuestsLeaveRoomForUploads(t *testing.T) {
 	})
 }
 
+// TestManifestsLeaveRoomForGuests: with thousands of disks their manifests alone could take every slot.
+func TestManifestsLeaveRoomForGuests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSlots(32)
+		for i := range 28 {
+			if !admitted(queue(t.Context(), s, Manifest)) {
+				t.Fatalf("manifest %d waits", i)
+			}
+		}
+		if admitted(queue(t.Context(), s, Manifest)) {
+			t.Fatal("manifests take every slot")
+		}
+		for i := range 4 {
+			if !admitted(queue(t.Context(), s, Guest)) {
+				t.Fatalf("guest %d waits behind manifests", i)
+			}
+		}
+	})
+}
+
 func TestHighestClassGoesFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSlots(1)
