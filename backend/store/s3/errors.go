@@ -60,7 +60,7 @@ func mayBeApplied(err error) bool {
 		}
 		return answer.StatusCode >= 520 // what proxies make of a lost origin
 	}
-	if errors.Is(err, errNoCredentials) {
+	if errors.Is(err, errNoCredentials) || errors.Is(err, errNotRenewed) {
 		return false
 	}
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {

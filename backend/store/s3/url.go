@@ -29,6 +29,8 @@ type Config struct {
 	PathStyle string
 	// Instance: ask the instance metadata service for credentials although the endpoint isn't AWS.
 	Instance bool
+
+	metadata string // URL of the instance metadata service; "" is the one of every cloud
 }
 
 var bucketName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
