@@ -63,7 +63,7 @@ func ReadToDelete(ctx context.Context, st store.Store, name string) (*Cell, erro
 	if err := ValidName(name); err != nil {
 		return nil, err
 	}
-	raw, info, err := st.Get(store.With(ctx, store.Manifest), Key(name), store.Range{})
+	raw, info, err := get(store.With(ctx, store.Manifest), st, name)
 	if err != nil {
 		return nil, fmt.Errorf("read manifest of %s: %w", name, err)
 	}
@@ -77,6 +77,15 @@ func ReadToDelete(ctx context.Context, st store.Store, name string) (*Cell, erro
 	c := newCell(st, name)
 	c.now.Store(&body{m: m, raw: raw, etag: info.ETag})
 	return c, nil
+}
+
+// get reads a manifest and insists on its ETag: without one the next PUT would have no condition.
+func get(ctx context.Context, st store.Store, name string) ([]byte, store.Info, error) {
+	raw, info, err := st.Get(ctx, Key(name), store.Range{})
+	if err == nil && info.ETag == "" {
+		err = fmt.Errorf("%w: its answer to a GET has no ETag", store.ErrUnsuitable)
+	}
+	return raw, info, err
 }
 
 // Create makes a new volume of m, which it copies: one PUT, repeated until it is settled or ctx ends (ErrUnsettled: the volume may

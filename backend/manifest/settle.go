@@ -59,7 +59,7 @@ func (c *Cell) step(ctx context.Context) error {
 	b := c.sent[len(c.sent)-1]
 	b.sends++
 	info, err := c.st.Put(ctx, Key(c.name), b.raw, c.condition())
-	if errors.Is(err, store.ErrPrecondition) {
+	if errors.Is(err, store.ErrPrecondition) || err == nil && info.ETag == "" {
 		return c.lookBack(ctx)
 	}
 	if err != nil {
@@ -78,9 +78,9 @@ func (c *Cell) condition() store.Condition {
 // errAgain: the condition was refused although nothing has changed [a store answers 409 while it is busy with the same key].
 var errAgain = fmt.Errorf("%w: the condition was refused but nothing had changed", store.ErrUnavailable)
 
-// lookBack reads what is there after a PUT was refused, and compares whole bodies.
+// lookBack reads what is there after a PUT was refused, or the store did not say what its ETag is, and compares whole bodies.
 func (c *Cell) lookBack(ctx context.Context) error {
-	raw, info, err := c.st.Get(ctx, Key(c.name), store.Range{})
+	raw, info, err := get(ctx, c.st, c.name)
 	now := c.now.Load()
 	if errors.Is(err, store.ErrNotFound) {
 		if now == nil {

@@ -37,8 +37,11 @@ func (l liar) Put(ctx context.Context, key string, body []byte, c store.Conditio
 		}
 	}
 	in, err := l.Store.Put(ctx, key, body, c)
-	if l.vice == "one ETag" {
+	switch l.vice {
+	case "one ETag":
 		in.ETag = "same"
+	case "no ETag":
+		in.ETag = ""
 	}
 	return in, err
 }
@@ -47,7 +50,16 @@ func (l liar) Get(ctx context.Context, key string, r store.Range) ([]byte, store
 	if l.vice == "no ranges" || l.vice == "no suffixes" && r.Off < 0 {
 		r = store.Range{}
 	}
-	return l.Store.Get(ctx, key, r)
+	body, in, err := l.Store.Get(ctx, key, r)
+	switch l.vice {
+	case "weak ETags":
+		in.ETag = "W/" + in.ETag
+	case "no ETag of a GET":
+		in.ETag = ""
+	case "old bodies":
+		body = []byte("first")
+	}
+	return body, in, err
 }
 
 func (l liar) List(ctx context.Context, prefix, after string) iter.Seq2[store.Info, error] {
@@ -86,6 +98,10 @@ func TestProbeNamesWhatIsMissing(t *testing.T) {
 		"If-Match creates":      "the store ignores If-Match on a missing object: it answered 200",
 		"refuses If-Match":      "the store refuses a PUT whose If-Match with the present ETag condition holds",
 		"one ETag":              "the store gives two bodies one ETag",
+		"no ETag":               "the answer to a PUT has no ETag",
+		"no ETag of a GET":      `GET tells the ETag "", the PUT told "`,
+		"weak ETags":            `GET tells the ETag "W/`,
+		"old bodies":            `a GET after the PUTs returned "first", not the body put last`,
 		"no ranges":             "no ranged GET: bytes 3-6 of a 10 byte object returned 10 bytes",
 		"no suffixes":           "no suffix GET: last 3 bytes of a 10 byte object returned 10 bytes",
 		"no start-after":        `a list right after the PUTs shows ["a-z" "a/z" "b" "c"], not ["b" "c"]`,
