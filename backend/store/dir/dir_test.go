@@ -283,6 +283,42 @@ func TestLockHeldElsewhere(t *testing.T) {
 	}
 }
 
+// flocked opens the lock file of s, made if missing, and locks it as another process does.
+func flocked(t *testing.T, s *Store) *os.File {
+	t.Helper()
+	f, err := os.OpenFile(filepath.Join(s.root, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// TestLockFileIsReplaced: somebody removes the lock file while we wait for it. What we get then excludes nobody.
+func TestLockFileIsReplaced(t *testing.T) {
+	s := mustOpen(t, t.TempDir())
+	mustPut(t, s, "a", "one")
+	old := flocked(t, s)
+	if err := s.lock.open(); err != nil { // as the waiting one has done
+		t.Fatal(err)
+	}
+	if err := os.Remove(old.Name()); err != nil {
+		t.Fatal(err)
+	}
+	flocked(t, s)
+	if err := old.Close(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+	defer cancel()
+	if err := s.lock.poll(ctx); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("two hold the lock: %v", err)
+	}
+}
+
 func TestFolderRuleIsStrict(t *testing.T) {
 	s := mustOpen(t, t.TempDir())
 	mustPut(t, s, "a/b", "x")

@@ -45,16 +45,25 @@ const (
 	lastPoll  = 20 * time.Millisecond
 )
 
-// flock polls: a blocking flock could not be left when ctx ends.
 func (l *lock) flock(ctx context.Context) error {
 	if err := l.open(); err != nil {
 		return classify(err)
 	}
+	return l.poll(ctx)
+}
+
+// poll: a blocking flock could not be left when ctx ends.
+func (l *lock) poll(ctx context.Context) error {
 	for wait := firstPoll; ; wait = min(2*wait, lastPoll) {
 		err := syscall.Flock(int(l.file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		switch {
-		case err == nil:
+		case err == nil && sameFile(l.file, l.path):
 			return nil
+		case err == nil:
+			// Replaced while we waited: go for the new one. Opening it closes, and so unlocks, this one.
+			if err := l.open(); err != nil {
+				return classify(err)
+			}
 		case !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR):
 			return classify(fmt.Errorf("lock %s: %w", l.path, err))
 		}
