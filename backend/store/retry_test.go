@@ -20,8 +20,15 @@ func TestBackoffBounds(t *testing.T) {
 		if got := b.bound(); got != c.want {
 			t.Errorf("%s, attempt %d: %s, want %s", c.class, c.attempts, got, c.want)
 		}
-		if d := b.delay(); d <= 0 || d > c.want {
-			t.Errorf("%s, attempt %d: waits %s", c.class, c.attempts, d)
+		waits := map[time.Duration]bool{}
+		for range 100 {
+			d := b.delay()
+			if waits[d] = true; d <= 0 || d > c.want {
+				t.Errorf("%s, attempt %d: waits %s", c.class, c.attempts, d)
+			}
+		}
+		if len(waits) < 2 {
+			t.Errorf("%s, attempt %d: all wait the same time", c.class, c.attempts)
 		}
 	}
 }

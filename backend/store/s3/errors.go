@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"time"
 
 	"github.com/minio/minio-go/v7"
 
@@ -89,6 +90,9 @@ func (s *Store) answered(e minio.ErrorResponse) error {
 	case "AuthorizationHeaderMalformed", "InvalidRegion", "PermanentRedirect", "IllegalLocationConstraintException":
 		return fmt.Errorf("%w: %s: %s (is the region right? this host uses %s; region=... in the store's URL sets it)",
 			store.ErrDenied, s.endpoint(), e.Message, s.config.region())
+	case "RequestTimeTooSkewed":
+		return fmt.Errorf("%w: %s: %s (is this host's clock right? it is %s)",
+			store.ErrDenied, s.endpoint(), e.Message, time.Now().UTC().Format(time.RFC3339))
 	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired",
 		"XAdminUserNotFound": // versitygw
 		return fmt.Errorf("%w: %s says %s: %s", store.ErrDenied, s.endpoint(), e.Code, e.Message)

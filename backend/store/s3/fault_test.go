@@ -144,6 +144,18 @@ func TestFaults(t *testing.T) {
 		wantKind(t, err, store.ErrUnavailable)
 		p.clear()
 	})
+	t.Run("the clocks differ", func(t *testing.T) {
+		p.set(func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+			w.WriteHeader(http.StatusForbidden)
+			io.WriteString(w, "<Error><Code>RequestTimeTooSkewed</Code><Message>too far apart</Message></Error>")
+		})
+		_, _, err := s.Get(t.Context(), "skewed/one", store.Range{})
+		wantKind(t, err, store.ErrDenied)
+		if err != nil && !strings.Contains(err.Error(), "too far apart (is this host's clock right? it is 2") {
+			t.Errorf("message: %v", err)
+		}
+		p.clear()
+	})
 	t.Run("a body is short", func(t *testing.T) {
 		p.clear()
 		if _, err := s.Put(t.Context(), "short/one", body, absent); err != nil {
