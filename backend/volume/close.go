@@ -54,6 +54,15 @@ func (v *Volume) Close(ctx context.Context) error {
 
 var errClosed error = ErrClosed
 
+// drop ends a volume that nobody uses, because it was opened for its log only or not to the end. The log stays as it is,
+// closed: its descriptors and its share of the budget are given back.
+func (v *Volume) drop(err error) {
+	v.Kill(err)
+	if v.log != nil {
+		_ = v.log.Close() // tells why it was killed
+	}
+}
+
 // disown gives up the ownership.
 func (v *Volume) disown(ctx context.Context) error {
 	if err := v.takeManifest(ctx); err != nil {

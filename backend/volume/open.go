@@ -28,11 +28,7 @@ func Open(ctx context.Context, h *Host, name string, o OpenOptions) (*Volume, er
 	}
 	v := newVolume(h, name)
 	if err := v.open(store.With(ctx, store.Manifest), o); err != nil {
-		v.cancel()
-		if v.log != nil {
-			v.log.Kill(err)
-			_ = v.log.Close()
-		}
+		v.drop(err)
 		return nil, fmt.Errorf("attach %s: %w", name, err)
 	}
 	return v, nil

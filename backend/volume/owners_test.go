@@ -466,3 +466,33 @@ func TestDeletedUnderItsWriter(t *testing.T) {
 	a.isForeign(a.tryOpen(OpenOptions{Create: siteSize}), 2)
 	a.salvaged(mine, 2)
 }
+
+// TestStrandedLogIsLetGo: counting or saving what is only in a log leaves it as it was, its share of the budget included;
+// dropping it gives that back.
+func TestStrandedLogIsLetGo(t *testing.T) {
+	a, b := newSites(t)
+	a.attach(OpenOptions{Create: siteSize})
+	a.writeUnsent()
+	a.die()
+	b.attach(OpenOptions{Takeover: true})
+	b.die()
+	h := a.start(t)
+	if _, err := Abandon(t.Context(), h, "d", true); err != nil {
+		t.Fatal(err)
+	}
+	held := h.Budget.Used()
+	for range 2 {
+		if err := Salvage(t.Context(), h, "d", "rescue"); err != nil && !errors.Is(err, ErrExists) {
+			t.Fatal(err)
+		}
+		if _, err := Abandon(t.Context(), h, "d", true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if used := h.Budget.Used(); used != held || held == 0 {
+		t.Errorf("the log has %d bytes, the budget counts %d", held, used)
+	}
+	if _, err := Abandon(t.Context(), h, "d", false); err != nil || h.Budget.Used() != 0 {
+		t.Errorf("abandoned: %v, the budget counts %d bytes", err, h.Budget.Used())
+	}
+}

@@ -14,22 +14,22 @@ import (
 )
 
 // stranded opens the local log of a disk together with the last manifest this host published, whatever the store says
-// now. Nothing is written.
+// now. Nothing is written. The volume is to be dropped, after an error too.
 func stranded(h *Host, name string) (*Volume, *manifest.Manifest, error) {
 	v := newVolume(h, name)
 	if !wlog.Exists(h.FS, v.dir) {
-		return nil, nil, fmt.Errorf("%w: no write log of %q in %s", ErrNotFound, name, h.Logs)
+		return v, nil, fmt.Errorf("%w: no write log of %q in %s", ErrNotFound, name, h.Logs)
 	}
 	raw, err := vfs.ReadFile(h.FS, filepath.Join(v.dir, keptManifest))
 	if err != nil {
-		return nil, nil, fmt.Errorf("the manifest beside the log of %q: %w", name, err)
+		return v, nil, fmt.Errorf("the manifest beside the log of %q: %w", name, err)
 	}
 	kept, err := manifest.Decode(raw)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s/%s: %w", v.dir, keptManifest, err)
+		return v, nil, fmt.Errorf("%s/%s: %w", v.dir, keptManifest, err)
 	}
 	if err := v.newLog(kept.Volume); err != nil {
-		return nil, nil, err
+		return v, nil, err
 	}
 	v.setShape(kept)
 	v.mu.view, err = makeView(kept, nil)
@@ -44,10 +44,10 @@ func Salvage(ctx context.Context, h *Host, name, newName string) error {
 	}
 	ctx = store.With(ctx, store.Admin)
 	v, m, err := stranded(h, name)
+	defer v.drop(ErrClosed)
 	if err != nil {
 		return fmt.Errorf("salvage %s: %w", name, err)
 	}
-	defer v.Kill(ErrClosed)
 	if err := v.salvage(ctx, m.Clone(), newName); err != nil {
 		return fmt.Errorf("salvage %s: %w", name, err)
 	}
@@ -110,6 +110,7 @@ func Abandon(ctx context.Context, h *Host, name string, dry bool) (writes uint64
 	}
 	ours := err == nil && cell.Current().Owner.State == h.Owner.State && !cell.Current().Closed
 	v := newVolume(h, name)
+	defer v.drop(ErrClosed)
 	if !wlog.Exists(h.FS, v.dir) {
 		if !ours {
 			return 0, fmt.Errorf("abandon %s: %w: no write log in %s, and the disk is not this host's", name, ErrNotFound, h.Logs)
@@ -118,9 +119,6 @@ func Abandon(ctx context.Context, h *Host, name string, dry bool) (writes uint64
 		return 0, fmt.Errorf("abandon %s: %w", name, err)
 	}
 	if dry {
-		if v.log != nil {
-			v.log.Kill(ErrClosed)
-		}
 		return writes, nil
 	}
 	if ours {
