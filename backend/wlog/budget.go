@@ -88,18 +88,14 @@ func (b *Budget) unregister(l *Log, left int64) {
 		b.shared += left
 	}
 	b.dropLocked(l)
-	next := b.nextLocked()
-	b.mu.Unlock()
-	wake(next)
+	b.serve()
 }
 
 // forget stops counting the files of a closed log.
 func (b *Budget) forget(dir string) {
 	b.mu.Lock()
 	b.forgetLocked(dir)
-	next := b.nextLocked()
-	b.mu.Unlock()
-	wake(next)
+	b.serve()
 }
 
 // take grants n bytes or reports false. Beyond its sure part a log comes after those that wait.
@@ -112,9 +108,7 @@ func (b *Budget) take(l *Log, n int64) bool {
 	}
 	b.addLocked(s, n)
 	b.dropLocked(l)
-	next := b.nextLocked()
-	b.mu.Unlock()
-	wake(next)
+	b.serve()
 	return true
 }
 
@@ -132,46 +126,56 @@ func (b *Budget) give(l *Log, n int64) {
 	if s := b.shares[l]; s != nil {
 		b.addLocked(s, -n)
 	}
-	next := b.nextLocked()
-	b.mu.Unlock()
-	wake(next)
+	b.serve()
 }
 
-// wait queues a log that can make no more room by itself, and asks the log with the most settled bytes to give up a
-// segment of the first in the queue's size.
+// wait queues a log that can make no more room by itself.
 func (b *Budget) wait(l *Log) {
 	b.mu.Lock()
 	if !slices.Contains(b.queue, l) && b.shares[l] != nil {
 		b.queue = append(b.queue, l)
 	}
-	next, victim, n := b.nextLocked(), b.victimLocked(), l.o.SegmentSize
-	b.mu.Unlock()
-	if next != nil {
-		next.kick()
-	} else if victim != nil {
-		victim.askBack(n)
-	}
+	b.serve()
 }
 
-// leave ends the wait of a log.
+// leave ends the wait of a log, if it waits.
 func (b *Budget) leave(l *Log) {
 	b.mu.Lock()
+	if !slices.Contains(b.queue, l) {
+		b.mu.Unlock()
+		return
+	}
 	b.dropLocked(l)
-	next := b.nextLocked()
-	b.mu.Unlock()
-	wake(next)
+	b.serve()
+}
+
+// dead is told of a log that has failed: it neither waits nor gives any more.
+func (b *Budget) dead(l *Log) {
+	b.mu.Lock()
+	b.dropLocked(l)
+	b.serve()
 }
 
 // settled is called when a log has settled segments that it could give up: somebody may wait for that.
 func (b *Budget) settled() {
 	b.mu.Lock()
+	b.serve()
+}
+
+// serve wakes the first in the queue where there is room for it now. Otherwise it asks the log with the most settled bytes
+// to give up a segment of that size, and is called again when it has: one may not be enough, where others are waiting too,
+// or where logs that came later are sure of what had been given away. It unlocks mu.
+func (b *Budget) serve() {
+	next := b.nextLocked()
 	var victim *Log
 	var n int64
-	if len(b.queue) > 0 {
+	if next == nil && len(b.queue) > 0 {
 		victim, n = b.victimLocked(), b.queue[0].o.SegmentSize
 	}
 	b.mu.Unlock()
-	if victim != nil {
+	if next != nil {
+		next.kick()
+	} else if victim != nil {
 		victim.askBack(n)
 	}
 }
@@ -204,12 +208,6 @@ func (b *Budget) victimLocked() *Log {
 		}
 	}
 	return victim
-}
-
-func wake(l *Log) {
-	if l != nil {
-		l.kick()
-	}
 }
 
 // askBack makes the log give up settled segments of n bytes.

@@ -157,8 +157,10 @@ func (l *Log) Start(id LogID) error {
 		return fmt.Errorf("start: %w", err)
 	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.started = true
+	l.countReclaimableLocked()
+	l.mu.Unlock()
+	l.o.Budget.settled()
 	return nil
 }
 

@@ -79,8 +79,11 @@ func (l *Log) settleLocked(b Barrier, s surveyed) {
 	l.countReclaimableLocked()
 }
 
-// countReclaimableLocked tells the budget what could be had here.
+// countReclaimableLocked tells the budget what could be had here: nothing while there is no maintenance that would give it.
 func (l *Log) countReclaimableLocked() {
+	if l.err != nil || !l.started {
+		return
+	}
 	var n int64
 	for _, s := range l.sealed {
 		if s.last <= l.head.base.Seq {

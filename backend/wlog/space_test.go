@@ -283,6 +283,105 @@ func TestBudgetQueue(t *testing.T) {
 	}
 }
 
+// budgetLogs starts a log for each name; they share a budget of so many segments.
+func budgetLogs(t *testing.T, segments int64, names ...string) []*testLog {
+	var logs []*testLog
+	fs, b := vfs.NewCrash(), NewBudget(segments*minSegment)
+	for _, name := range names {
+		logs = append(logs, joinBudget(t, fs, b, name))
+	}
+	return logs
+}
+
+func joinBudget(t *testing.T, fs vfs.FS, b *Budget, name string) *testLog {
+	o := testOptions(fs)
+	o.Dir, o.Budget = "logs/"+name, b
+	l := startLog(t, o, 1)
+	t.Cleanup(func() {
+		l.Kill(ErrClosed)
+		_ = l.Close()
+	})
+	return l
+}
+
+func (l *testLog) writeBlocks(n int) {
+	l.t.Helper()
+	for i := range uint64(n) {
+		l.write(i, i, true)
+	}
+}
+
+// getsRoom: a log that is full waits for room for another block, and is served.
+func (l *testLog) getsRoom() {
+	l.t.Helper()
+	done := l.reserveLater(blockSize)
+	waitFor(l.t, func() bool { return len(done) > 0 })
+	if err := <-done; err != nil {
+		l.t.Error(err)
+	}
+}
+
+// TestBudgetAfterOthersJoined: one log has taken all there was before others came, who are sure of their parts. What it
+// gives back makes room for them only when all of it is back that the budget is short of; it needs no upload.
+func TestBudgetAfterOthersJoined(t *testing.T) {
+	fs, b := vfs.NewCrash(), NewBudget(7*minSegment)
+	a := joinBudget(t, fs, b, "a")
+	a.fill()
+	a.settleAll()
+	c, d := joinBudget(t, fs, b, "c"), joinBudget(t, fs, b, "d")
+	c.writeBlocks(2 * 14)
+	d.writeBlocks(2 * 14)
+	c.getsRoom()
+	if b.Used() > b.Total() {
+		t.Errorf("%d of %d used", b.Used(), b.Total())
+	}
+}
+
+// TestBudgetServesAllWhoWait: what one log has settled goes to all who wait, one after the other.
+func TestBudgetServesAllWhoWait(t *testing.T) {
+	logs := budgetLogs(t, 10, "a", "c", "d")
+	for _, l := range logs {
+		l.fill()
+	}
+	first, second := logs[1].reserveLater(blockSize), logs[2].reserveLater(blockSize)
+	waitFor(t, func() bool { return logs[0].o.Budget.Waiting() == 2 })
+	logs[0].settleAll()
+	waitFor(t, func() bool { return len(first) > 0 && len(second) > 0 })
+}
+
+// TestBudgetAndDeadLogs: a log that has failed or was fenced, and is still open, is in nobody's way: neither at the head of
+// the queue nor as the one with the most to give.
+func TestBudgetAndDeadLogs(t *testing.T) {
+	dead := errors.New("taken over")
+	t.Run("waited", func(t *testing.T) {
+		logs := budgetLogs(t, 7, "a", "c", "d")
+		a, c, d := logs[0], logs[1], logs[2]
+		d.fill()
+		a.fill()
+		c.fill()
+		waiting := a.reserveLater(blockSize)
+		waitFor(t, func() bool { return a.o.Budget.Waiting() == 1 })
+		a.Kill(dead)
+		if err := <-waiting; !errors.Is(err, dead) {
+			t.Error(err)
+		}
+		next := c.reserveLater(blockSize)
+		d.settleAll()
+		waitFor(t, func() bool { return len(next) > 0 })
+	})
+	t.Run("settled", func(t *testing.T) {
+		logs := budgetLogs(t, 9, "a", "c", "d")
+		a, c, d := logs[0], logs[1], logs[2]
+		a.writeBlocks(4 * 14)
+		a.settleAll()
+		d.writeBlocks(3 * 14)
+		d.settleAll()
+		a.Kill(dead)
+		c.writeBlocks(2 * 14)
+		c.getsRoom()
+	})
+}
+
 // TestFullFileSystem: a disk filled by others is a full log, not an error; the wait ends when there is space again, with
 // nobody to tell us so.
 func TestFullFileSystem(t *testing.T) {

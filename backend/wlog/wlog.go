@@ -147,12 +147,15 @@ type Log struct {
 	reportedFull bool
 }
 
-// failLocked makes err final and wakes everybody who waits.
+// failLocked makes err final and wakes everybody who waits. Other logs that wait for a part of the budget must not count on
+// this one any more, nor come after it.
 func (l *Log) failLocked(err error) {
 	if l.err != nil {
 		return
 	}
 	l.err = err
+	l.reclaimable.Store(0)
+	go l.o.Budget.dead(l) // which must not be called with mu held
 	l.writing.wakeAll()
 	l.syncing.wakeAll()
 	for _, w := range l.waiters {
