@@ -250,9 +250,8 @@ func (l *Log) report(reason error) {
 		waiting = 0
 	}
 	full := errors.Is(reason, vfs.ErrNoSpace)
-	if waiting == 0 || !full {
-		l.stopRetryLocked()
-	} else {
+	l.stopRetryLocked()
+	if waiting > 0 && full {
 		l.retry = time.AfterFunc(retryFull, l.kick)
 	}
 	changed := waiting != l.reported || waiting > 0 && full != l.reportedFull

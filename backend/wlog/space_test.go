@@ -428,6 +428,32 @@ func TestFullFileSystem(t *testing.T) {
 	})
 }
 
+// TestFullFileSystemIsTriedOnceASecond: however many wait.
+func TestFullFileSystemIsTriedOnceASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fault := vfs.NewFault(vfs.NewCrash())
+		l := startLog(t, testOptions(fault), 1)
+		fault.Before(func(op vfs.Op, name string) error {
+			if op == vfs.OpAllocate {
+				return fmt.Errorf("allocate %s: %w", name, vfs.ErrNoSpace)
+			}
+			return nil
+		})
+		for range 20 {
+			l.reserveLater(blockSize)
+			synctest.Wait()
+		}
+		before := fault.Count(vfs.OpAllocate)
+		time.Sleep(10 * retryFull)
+		synctest.Wait()
+		if n := fault.Count(vfs.OpAllocate) - before; n != 10 {
+			t.Errorf("tried %d times in 10 seconds", n)
+		}
+		l.Kill(ErrClosed)
+		_ = l.Close()
+	})
+}
+
 // TestFullFileSystemRecycles: with no block left on the file system, but for what the log holds itself, settled segments
 // are used again: the spare blocks give room for the head that lets them go.
 func TestFullFileSystemRecycles(t *testing.T) {
