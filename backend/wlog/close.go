@@ -3,6 +3,7 @@ package wlog
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -14,8 +15,8 @@ func (l *Log) Kill(err error) {
 	l.failLocked(err)
 }
 
-// Close flushes, says in the head that the log ended in order, and closes the files; a segment with readers closes
-// with the last of them. When the store holds everything the segments are deleted. It returns the error that stopped
+// Close flushes, says in the head that the log ended in order, and closes the files; a segment with readers or spans
+// closes with the last of them. When the store holds everything the segments are deleted. It returns the error that stopped
 // the log, if any; then the head stays as it was.
 func (l *Log) Close() error {
 	l.mu.Lock()
@@ -80,6 +81,7 @@ func (l *Log) closeFiles() int64 {
 	if l.cur != nil {
 		segs = append(segs, l.cur)
 	}
+	segs = slices.DeleteFunc(segs, func(s *Segment) bool { return s.held > 0 }) // see movedLocked
 	free, left := l.free, l.bytes
 	l.sealed, l.moving, l.ready, l.free, l.cur = nil, nil, nil, nil, nil
 	l.mu.Unlock()

@@ -167,12 +167,17 @@ func (l *Log) retireLocked() {
 	l.movedLocked(s)
 }
 
-// movedLocked seals a segment that is not current any more when its last move has ended.
+// movedLocked seals a segment that is not current any more when its last move has ended; when the log was closed
+// meanwhile, it closes the segment.
 func (l *Log) movedLocked(s *Segment) {
-	if s != l.cur && s.held == 0 {
-		i := slices.Index(l.moving, s)
+	if s == l.cur || s.held > 0 {
+		return
+	}
+	if i := slices.Index(l.moving, s); i >= 0 {
 		l.moving = slices.Delete(l.moving, i, i+1)
 		l.sealLocked(s)
+	} else {
+		go s.Release() // which takes mu
 	}
 }
 
