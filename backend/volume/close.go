@@ -38,7 +38,9 @@ func (v *Volume) Close(ctx context.Context) error {
 	v.stop()
 	dead := v.dead.Load()
 	v.dead.CompareAndSwap(nil, &errClosed)
+	v.mu.Lock() // from here on nothing is appended
 	bytes, writes := v.log.Unsettled()
+	v.mu.Unlock()
 	err := v.log.Close()
 	if dead != nil {
 		return *dead

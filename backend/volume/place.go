@@ -88,10 +88,6 @@ func (v *Volume) Commit(writes []frontends.Write) error {
 	for i := range writes {
 		v.collect(all, &writes[i])
 	}
-	if p := v.dead.Load(); p != nil {
-		v.log.Abandon(all.spans)
-		return *p
-	}
 	return v.commit(all, nil)
 }
 

@@ -99,10 +99,10 @@ func (v *Volume) reserve(ctx context.Context, n int64, spans []wlog.Span) ([]wlo
 func (v *Volume) commit(o *op, g *guard) error {
 	o.recs[len(o.recs)-1].Flags |= wlog.FlagEnd
 	v.mu.Lock()
-	if g != nil && !g.standsLocked(v) {
+	if err := v.refusalLocked(g); err != nil {
 		v.mu.Unlock()
 		v.log.Abandon(o.spans)
-		return errMoved
+		return err
 	}
 	seq := v.log.Append(o.recs, o.spans)
 	for i := range o.recs {
@@ -114,6 +114,18 @@ func (v *Volume) commit(o *op, g *guard) error {
 		v.startUploader()
 	}
 	return v.failed(v.log.Commit(seq))
+}
+
+// refusalLocked tells why a request may not be committed. One that was under way when the volume ended must not be: Close
+// has counted by then what the log holds.
+func (v *Volume) refusalLocked(g *guard) error {
+	if p := v.dead.Load(); p != nil {
+		return *p
+	}
+	if g != nil && !g.standsLocked(v) {
+		return errMoved
+	}
+	return nil
 }
 
 // placeLocked enters a record in the map of the log.
