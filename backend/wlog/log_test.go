@@ -1,6 +1,7 @@
 package wlog
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -40,4 +41,25 @@ func TestWriteCloseReopen(t *testing.T) {
 		t.Errorf("unsettled: %d bytes, %d writes", bytes, writes)
 	}
 	l.close()
+}
+
+// TestRecordsHasNoGaps: a record that the disk has lost since it was written is an error, not left out: a batch cut from
+// what is left would move the store past it.
+func TestRecordsHasNoGaps(t *testing.T) {
+	for lost := range uint64(3) {
+		l := startLog(t, testOptions(vfs.NewCrash()), 1)
+		for i := range uint64(3) {
+			l.write(i, i, true)
+		}
+		if err := l.cur.WriteAt([]byte{0xff}, blockSize+int64(lost)*recordSize+20); err != nil {
+			t.Fatal(err)
+		}
+		for after := range uint64(3) {
+			err := l.Records(after, func(Record, *Segment) error { return nil })
+			if damaged := errors.Is(err, ErrDamaged); damaged != (lost+1 > after) {
+				t.Errorf("record %d lost, after %d: %v", lost+1, after, err)
+			}
+		}
+		l.Kill(ErrClosed)
+	}
 }

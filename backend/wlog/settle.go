@@ -151,18 +151,28 @@ func (l *Log) Contains(b Barrier) bool {
 func (b Barrier) samePlace(o Barrier) bool { return b.Seq == o.Seq && b.Chain == o.Chain }
 
 // Records calls fn for the committed records after seq after, in seq order, marks left out; those up to Head().Settled
-// are left out too. The segment stays alive during the call of fn. It reads the files: nothing of it is in memory.
+// are left out too. The segment stays alive during the call of fn. It reads the files: nothing of it is in memory. One that
+// the disk has lost is a DamageError.
 func (l *Log) Records(after uint64, fn func(Record, *Segment) error) error {
 	l.mu.Lock()
 	segs, through := l.extentsLocked(), l.committed
-	after = max(after, l.head.base.Seq)
+	last := max(after, l.head.base.Seq)
 	l.mu.Unlock()
-	err := walk(segs, after, through, func(r *Record, _ []byte, s *Segment) error {
-		if r.Kind == KindMark {
+	lost := func() error {
+		return &DamageError{Dir: l.o.Dir, Seq: last + 1, Reason: "it was written and is not there any more"}
+	}
+	err := walk(segs, last, through, func(r *Record, _ []byte, s *Segment) error {
+		if r.Seq != last+1 {
+			return lost()
+		}
+		if last = r.Seq; r.Kind == KindMark {
 			return nil
 		}
 		return fn(*r, s)
 	})
+	if err == nil && last < through {
+		err = lost()
+	}
 	if err != nil {
 		return fmt.Errorf("write log %s: %w", l.o.Dir, err)
 	}
