@@ -25,6 +25,8 @@ const probeTime = 2 * time.Second
 //
 // A loop device is dead when reading it fails and the FUSE connection that it was attached to is no mount that answers.
 // Both are needed: a living disk may fail a read, and after a restart another connection is mounted at the same place.
+// The connection comes first: a read through a loop device whose daemon is stopped cannot be interrupted, not even by
+// kill -9, and would keep this process until the daemon goes on.
 func CleanDead(fuseDir string) (cleaned []string, err error) {
 	fuseDir, err = resolve(fuseDir)
 	if errors.Is(err, os.ErrNotExist) {
@@ -77,7 +79,7 @@ func deadLoop(dev, mark string) bool {
 		return false // detached just now
 	}
 	info, err := unix.IoctlLoopGetStatus64(int(f.Fd()))
-	if err != nil || !bytes.HasPrefix(info.File_name[:], []byte(mark)) {
+	if err != nil || !bytes.HasPrefix(info.File_name[:], []byte(mark)) || answers(int(unix.Minor(info.Device))) {
 		f.Close()
 		return false
 	}
@@ -85,7 +87,7 @@ func deadLoop(dev, mark string) bool {
 		defer f.Close()
 		return readFirst(f)
 	})
-	return errors.Is(err, unix.EIO) && !answers(int(unix.Minor(info.Device)))
+	return errors.Is(err, unix.EIO)
 }
 
 func readFirst(f *os.File) error {
