@@ -144,13 +144,17 @@ func (j *mountJob) run(ctx context.Context) (mounted, error) {
 		return mounted{}, err
 	}
 	if there != nil {
-		return mounted{Attached: a, Dir: dir, Device: there.Source, FS: there.FSType, There: true}, nil
+		return already(a, there.Info), nil
 	}
 	m, err := j.onDevice(ctx, a, dir)
 	if err != nil && !a.Already {
 		err = errors.Join(err, j.giveUp(d))
 	}
 	return m, err
+}
+
+func already(a api.Attached, m mounts.Info) mounted {
+	return mounted{Attached: a, Dir: m.Dir, Device: m.Source, FS: m.FSType, There: true}
 }
 
 // giveUp undoes an attach after something later failed.
@@ -171,6 +175,14 @@ func (j *mountJob) giveUp(d *client.Client) error {
 func (j *mountJob) onDevice(ctx context.Context, a api.Attached, dir string) (mounted, error) {
 	if _, err := os.Stat(a.Path); errors.Is(err, os.ErrNotExist) {
 		return mounted{}, fmt.Errorf("the daemon of %s has attached disk %q, but %s is not to be seen here: the daemon runs in another mount namespace (a container, or a service with PrivateTmp); run mount there, or use another --state-dir", j.e.dir(), j.name, a.Path)
+	}
+	claim, err := mounts.Claim(ctx, a.Path)
+	if err != nil {
+		return mounted{}, fmt.Errorf("mount disk %q: %w", j.name, err)
+	}
+	defer claim.Close()
+	if m, there, err := mounts.At(dir); err != nil || there && diskOf(ctx, j.e, m) == j.name {
+		return already(a, m), err // somebody else has just done the same
 	}
 	if err := j.unused(a); err != nil {
 		return mounted{}, err
