@@ -21,19 +21,19 @@ type shared struct {
 	prefetch chan struct{}       // slots
 	merging  chan struct{}       // the slot of compaction: one volume at a time, for its memory
 	uploads  atomic.Int64        // volumes with something to upload
-	builders [2]sync.Pool        // of *pack.Builder, for 512 and 4096
+	builders [2]builders         // for 512 and 4096
 }
 
-func (h *Host) pool(sector int64) *sync.Pool {
+func (h *Host) builders(sector int64) *builders {
 	if sector == 512 {
 		return &h.shared().builders[0]
 	}
 	return &h.shared().builders[1]
 }
 
-// builder returns an empty one that may have memory from before.
+// builder returns an empty one that may have memory from before; reuse takes it back.
 func (h *Host) builder(sector int64) *pack.Builder {
-	if b, ok := h.pool(sector).Get().(*pack.Builder); ok {
+	if b := h.builders(sector).get(); b != nil {
 		return b
 	}
 	return pack.NewBuilder(int(sector), h.CPU)
@@ -41,7 +41,49 @@ func (h *Host) builder(sector int64) *pack.Builder {
 
 func (h *Host) reuse(b *pack.Builder, sector int64) {
 	b.Reset()
-	h.pool(sector).Put(b)
+	h.builders(sector).put(b)
+}
+
+// builders keeps the memory of those that are not in use, about twice a batch each. While packs follow each other a few
+// stay: the garbage collector empties a sync.Pool faster than a batch is built, and a fifth of a build was clearing
+// new memory. Once none is in use it may have them all.
+type builders struct {
+	mu   sync.Mutex
+	used int
+	warm []*pack.Builder // at most warmBuilders; none when used is 0
+	idle sync.Pool       // of *pack.Builder
+}
+
+// warmBuilders is how many a volume that uploads without a pause gives back before it takes one again.
+const warmBuilders = 2
+
+func (p *builders) get() *pack.Builder {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.used++
+	if n := len(p.warm); n > 0 {
+		b := p.warm[n-1]
+		p.warm = p.warm[:n-1]
+		return b
+	}
+	b, _ := p.idle.Get().(*pack.Builder)
+	return b
+}
+
+func (p *builders) put(b *pack.Builder) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.used--; p.used > 0 && len(p.warm) < warmBuilders {
+		p.warm = append(p.warm, b)
+		return
+	}
+	p.idle.Put(b)
+	if p.used == 0 {
+		for _, b := range p.warm {
+			p.idle.Put(b)
+		}
+		p.warm = nil
+	}
 }
 
 type counters struct {
@@ -61,7 +103,8 @@ func (h *Host) Counters() Counters {
 	return Counters{h.counters.damaged.Load(), h.counters.batches.Load(), h.counters.merged.Load(), h.counters.promoted.Load()}
 }
 
-// batchMemory bounds the raw bytes of all batches in work on one host; each costs about twice that while it is built.
+// batchMemory bounds the raw bytes of all batches in work on one host; each costs about twice that while it is built, and
+// so do the builders that are kept warm.
 const batchMemory = 128 << 20
 
 // prefetchSlots bounds the readahead requests of one host.
