@@ -257,3 +257,50 @@ func TestOpenOfflineAfterHalfADetach(t *testing.T) {
 		t.Errorf("only %d points after the PUT", freed)
 	}
 }
+
+// TestOpenOfflineBehindTheStore: the answer to the last manifest PUT was lost with the daemon, so the store knows more than
+// the copy beside the log. The host reboots, and the store answers reads but takes no PUT: the disk opens as it was.
+func TestOpenOfflineBehindTheStore(t *testing.T) {
+	for _, more := range []int{0, 3} {
+		t.Run(fmt.Sprintf("%d writes after that PUT", more), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { testOpenOfflineBehindTheStore(t, more) })
+		})
+	}
+}
+
+func testOpenOfflineBehindTheStore(t *testing.T, more int) {
+	r, f, d := crashed(t)
+	known := d.v.Status().BarrierSeq
+	f.Always(storetest.On(store.OpPut, "volumes/"), storetest.AnswerLost())
+	f.Always(storetest.On(store.OpGet, "volumes/"), storetest.Unavailable())
+	d.v.Pause(false)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	_ = d.v.Sync(ctx, nil)
+	cancel()
+	rng := rand.New(rand.NewPCG(5, 5))
+	for i := range more {
+		p := d.now[1<<20+i*8192:][:4096]
+		d.stamp(p, int64(20+i), rng)
+		if err := d.v.WriteAt(t.Context(), p, int64(1<<20+i*8192), true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if at := d.v.Status().BarrierSeq; at != known {
+		t.Fatalf("the daemon knows of barrier %d", at)
+	}
+	r.kill(d.v, true)
+	fs := r.fs.(*vfs.Crash)
+	r.fs = fs.CutAt(fs.Ops(), rng)
+	f.Clear()
+	f.Always(storetest.On(store.OpPut, ""), storetest.Unavailable())
+	d.v = r.open(t, "a", OpenOptions{})
+	defer func() { r.kill(d.v, false) }()
+	if s := d.v.Status(); s.State != "offline" || s.DirtyWrites != uint64(more) {
+		t.Errorf("%+v", s)
+	}
+	readRight(t, d)
+	f.Clear()
+	uploadAll(t, d.v)
+	readRight(t, d)
+	elsewhere(t, r, d)
+}

@@ -68,6 +68,11 @@ func (v *Volume) openOnline(ctx context.Context, o OpenOptions) error {
 		return err
 	}
 	fresh := len(v.log.Head().Incarnations) == 0
+	if !fresh { // first: should the PUT below get no answer, the disk opens with what the log is about to drop
+		if err := v.log.Replace(keptManifest, cell.Raw()); err != nil {
+			return err
+		}
+	}
 	id := wlog.LogID(newID())
 	if err := v.log.Start(id); err != nil {
 		return err
@@ -227,10 +232,15 @@ func (v *Volume) openLog(m *manifest.Manifest) error {
 	if reason := v.foreign(m); reason != "" {
 		return v.settleForeign(m, reason)
 	}
-	if !v.log.Head().SameBoot {
-		return v.log.DropThrough(m.Barrier.Seq)
+	return v.dropKnown(m)
+}
+
+// dropKnown leaves after a reboot only what is beyond the barrier.
+func (v *Volume) dropKnown(m *manifest.Manifest) error {
+	if v.log.Head().SameBoot {
+		return nil
 	}
-	return nil
+	return v.log.DropThrough(m.Barrier.Seq)
 }
 
 func barrierOf(m *manifest.Manifest) wlog.Barrier {
@@ -348,7 +358,13 @@ func (v *Volume) openOffline(cause error) error {
 		v.log.Kill(cause)
 		_ = v.log.Close()
 	}
-	if err := v.openLog(m); err != nil {
+	if err := v.newLog(m.Volume); err != nil {
+		return err
+	}
+	if reason := v.foreign(m); reason != "" { // only the store can tell what is to become of it
+		return fmt.Errorf("%w; the manifest beside the write log does not fit it: %s", cause, reason)
+	}
+	if err := v.dropKnown(m); err != nil {
 		return err
 	}
 	if err := v.log.Start(wlog.LogID(newID())); err != nil {
