@@ -24,7 +24,7 @@ type Requests struct {
 
 // Engine counts what all disks of the daemon did since it started.
 type Engine struct {
-	DamagedObjects uint64 // frames and indexes from the store that failed their checksum
+	DamagedObjects uint64 // what was gone from the store or failed its checksum
 	DamagedFrames  uint64 // clean frames on the local disk that did, and were fetched again
 	CacheHits      uint64
 	CacheMisses    uint64
@@ -93,7 +93,7 @@ var perEngine = []struct {
 	desc *prometheus.Desc
 	get  func(Engine) uint64
 }{
-	{desc("store_damage_total", "Frames and indexes from the store that failed their checksum."), func(e Engine) uint64 { return e.DamagedObjects }},
+	{desc("store_damage_total", "Objects and parts of them that were gone from the store or failed their checksum."), func(e Engine) uint64 { return e.DamagedObjects }},
 	{desc("cache_damage_total", "Clean frames that failed their checksum and were dropped."), func(e Engine) uint64 { return e.DamagedFrames }},
 	{desc("cache_hits_total", "Look-ups the clean cache answered."), func(e Engine) uint64 { return e.CacheHits }},
 	{desc("cache_misses_total", "Look-ups it did not."), func(e Engine) uint64 { return e.CacheMisses }},

@@ -49,14 +49,32 @@ func (v *Volume) readView(ctx context.Context, vw *view, p []byte, off int64) er
 	ctx, cancel := context.WithTimeout(store.With(ctx, store.Guest), v.host.Tuning.ReadTimeout)
 	defer cancel()
 	err := v.readStore(ctx, vw, r, p, off)
-	if v.log == nil && isGone(err) { // a follower's manifest has grown old: its packs were merged and swept
-		if vw, err = v.refresh(ctx); err == nil {
-			err = v.readStore(ctx, vw, r, p, off)
-		}
+	if isGone(err) {
+		vw, err = v.readLater(ctx, vw, r, p, off, err)
 	}
 	v.noteStore(err)
 	v.readahead(vw, off, int64(len(p)))
 	return err
+}
+
+// readLater looks once more, in a newer view, when an object that a view names is gone: compaction has merged packs since
+// and a collector swept them, old as they were. A writer has that view already, a follower must ask for it. What is still
+// gone then is damage. It returns the view that is good for the next read.
+func (v *Volume) readLater(ctx context.Context, old *view, r *resolver, p []byte, off int64, gone error) (*view, error) {
+	vw := v.currentView()
+	if v.log == nil {
+		var err error
+		if vw, err = v.refresh(ctx); err != nil {
+			return old, err
+		}
+	}
+	if vw != old {
+		gone = v.readStore(ctx, vw, r, p, off)
+	}
+	if isGone(gone) {
+		gone = v.host.damage("object that the manifest names", gone)
+	}
+	return vw, gone
 }
 
 func (v *Volume) readStore(ctx context.Context, vw *view, r *resolver, p []byte, off int64) error {

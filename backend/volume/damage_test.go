@@ -137,7 +137,7 @@ func spoilt(t *testing.T, st store.Store, d *disk, key string) {
 		case err == nil && !bytes.Equal(p, d.now[off:off+int64(len(p))]):
 			t.Errorf("%s: read %d: wrong data", key, off)
 		case err == nil:
-		case errors.Is(err, ErrDamaged) && h.Counters().Damaged == 0:
+		case h.Counters().Damaged == 0:
 			t.Errorf("%s: read %d: not counted: %v", key, off, err)
 		case !errors.Is(err, ErrDamaged) && !errors.Is(err, store.ErrNotFound):
 			t.Errorf("%s: read %d: %v", key, off, err)

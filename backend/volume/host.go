@@ -92,7 +92,7 @@ type counters struct {
 
 // Counters of all volumes of a host since it started, for metrics.
 type Counters struct {
-	Damaged  uint64 // frames and indexes from the store that failed their checksum
+	Damaged  uint64 // objects and parts of them that the store should have and that were gone or failed their checksum
 	Batches  uint64 // uploaded
 	Merges   uint64 // steps of compaction
 	Promoted uint64 // frames that went from a log to the clean cache

@@ -419,7 +419,11 @@ func (v *Volume) refresh(ctx context.Context) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	vw, err := makeView(cell.Current(), v.currentView())
+	prev := v.currentView()
+	if cell.Current().Volume != prev.man.Volume {
+		return nil, fmt.Errorf("%s: %w: it was deleted, and another disk has its name now", v.name, store.ErrNotFound)
+	}
+	vw, err := makeView(cell.Current(), prev)
 	if err != nil {
 		return nil, err
 	}
