@@ -31,6 +31,9 @@ func (w Window) olderThan(limit time.Duration, now time.Time) bool {
 	return time.Since(w.Local) > limit || time.Now().Round(0).Sub(w.Local.Round(0)) > limit
 }
 
+// Late tells, by the local clocks, that an update which names the objects must not be sent any more.
+func (w Window) Late() bool { return w.olderThan(sendLimit, time.Time{}) }
+
 // expire gives up an update that would come too late. One that was never sent is just forgotten. One that was sent may still
 // arrive, so the state before it is sent in its place and under the same condition: one of the two wins, and lookBack knows both.
 // The store is asked for its time only before a repetition, so that a healthy update costs one request.
@@ -46,7 +49,7 @@ func (c *Cell) expire(ctx context.Context) error {
 		}
 		return c.undo(c.Current())
 	}
-	if b.window.olderThan(sendLimit, time.Time{}) {
+	if b.window.Late() {
 		c.sent = nil
 		return ErrLate
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"testing"
+	"testing/synctest"
 
 	"glidefs-appliance/backend/gc"
 	"glidefs-appliance/backend/manifest"
@@ -494,5 +495,51 @@ func TestStrandedLogIsLetGo(t *testing.T) {
 	}
 	if _, err := Abandon(t.Context(), h, "d", false); err != nil || h.Budget.Used() != 0 {
 		t.Errorf("abandoned: %v, the budget counts %d bytes", err, h.Budget.Used())
+	}
+}
+
+// A log that goes on from an instant which the store no longer has in whole is not made a disk: that would have holes, and
+// keep collectors from deleting anything. Neither what is in the clean cache nor what is in memory hides that.
+func TestSalvageNeedsTheWholeInstant(t *testing.T) {
+	for _, levels := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			a, b := newSites(t)
+			a.tuning.InlineBytes, a.tuning.TailPacks, a.tuning.NoCompaction, b.tuning.TailPacks = 1, 1, true, 1
+			a.attach(OpenOptions{Create: siteSize})
+			a.write(60)
+			unsent := a.writeUnsent()
+			if levels {
+				a.v.compactNow(t)
+			}
+			man := a.v.currentView().man
+			if (len(man.Levels) > 0) != levels {
+				t.Fatalf("%d levels, %d packs in the tail", len(man.Levels), len(man.Tail))
+			}
+			if err := a.v.ReadAt(t.Context(), a.now, 0); err != nil {
+				t.Fatal(err)
+			}
+			a.v.Kill(ErrClosed)
+			b.attach(OpenOptions{Takeover: true})
+			for range 3 {
+				if err := b.v.WriteAt(t.Context(), b.now, 0, false); err != nil {
+					t.Fatal(err)
+				}
+				b.sync()
+			}
+			b.v.compactNow(t)
+			if collect(t, b.st).Deleted == 0 {
+				t.Fatal("nothing was swept")
+			}
+			if err := Salvage(t.Context(), a.h, "d", "rescue"); !errors.Is(err, errIncomplete) {
+				t.Errorf("levels %v: salvage: %v", levels, err)
+			}
+			collect(t, b.st) // goes on
+			if _, err := manifest.Read(t.Context(), b.st, "rescue"); !errors.Is(err, store.ErrNotFound) {
+				t.Errorf("levels %v: the disk is there: %v", levels, err)
+			}
+			a.isForeign(a.tryOpen(OpenOptions{Takeover: true}), unsent)
+			_ = a.c.Close()
+			b.die()
+		})
 	}
 }

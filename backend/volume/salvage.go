@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"path/filepath"
 	"time"
 
 	"glidefs-appliance/backend/manifest"
+	"glidefs-appliance/backend/pack"
 	"glidefs-appliance/backend/store"
 	"glidefs-appliance/backend/vfs"
 	"glidefs-appliance/backend/wlog"
@@ -58,11 +60,11 @@ func (v *Volume) salvage(ctx context.Context, m *manifest.Manifest, newName stri
 	if _, err := manifest.Read(ctx, v.host.Store, newName); !errors.Is(err, store.ErrNotFound) {
 		return errors.Join(fmt.Errorf("%w: %q", ErrExists, newName), err)
 	}
-	for _, s := range v.mu.view.tail { // the other writer may have merged and swept them
-		if _, err := v.host.index(ctx, s); err != nil {
-			return err
-		}
+	known := m.Clone()
+	if err := v.complete(ctx, known); err != nil {
+		return err
 	}
+	var w manifest.Window
 	m.Volume, m.Name, m.Created = newID(), newName, time.Now()
 	for after := m.Barrier.Seq; ; {
 		b, err := v.cut(after)
@@ -72,17 +74,60 @@ func (v *Volume) salvage(ctx context.Context, m *manifest.Manifest, newName stri
 		if b == nil {
 			break
 		}
-		if err := v.salvageBatch(ctx, b, m); err != nil {
+		if err := v.salvageBatch(ctx, b, m, &w); err != nil {
 			return err
 		}
 		after = b.barrier.Seq
 	}
 	m.Owner, m.Since, m.Closed, m.Epoch = v.host.Owner, time.Now(), true, 1
+	if err := v.complete(ctx, known); err != nil { // that may have been hours
+		return err
+	}
+	if w.Late() {
+		return manifest.ErrLate
+	}
 	_, err := manifest.Create(ctx, v.host.Store, m)
 	return err
 }
 
-func (v *Volume) salvageBatch(ctx context.Context, b *batch, m *manifest.Manifest) error {
+// complete tells whether the store still has all objects that m names: the other writer may have merged them, and a
+// collector swept them. What this host has in memory and in its clean cache proves nothing.
+func (v *Volume) complete(ctx context.Context, m *manifest.Manifest) error {
+	missing := map[pack.Hash]bool{}
+	for _, t := range m.Tail {
+		if t.Inline == nil {
+			missing[t.Ref.Hash] = true
+		}
+	}
+	pages := manifest.NewPages(v.host.Store, 0)
+	for _, l := range m.Levels {
+		err := pages.Walk(ctx, l, 0, ^uint64(0), func(r pack.Ref) error {
+			missing[r.Hash] = true
+			return nil
+		})
+		if isGone(err) {
+			return fmt.Errorf("%w: %w", errIncomplete, err)
+		} else if err != nil {
+			return err
+		}
+	}
+	for info, err := range v.host.Store.List(ctx, "packs/", "") {
+		if err != nil {
+			return err
+		}
+		if hash, err := pack.ParseHash(path.Base(info.Key)); err == nil {
+			delete(missing, hash)
+		}
+	}
+	for hash := range missing {
+		return fmt.Errorf("%w: %d packs, one is %s", errIncomplete, len(missing), hash)
+	}
+	return nil
+}
+
+var errIncomplete = errors.New("the store no longer has all of the last instant that this host knew: its owner has replaced objects since")
+
+func (v *Volume) salvageBatch(ctx context.Context, b *batch, m *manifest.Manifest, w *manifest.Window) error {
 	b.weight = min(batchMemory, b.bytes+1<<20)
 	if err := v.host.shared().batches.Acquire(ctx, b.weight); err != nil {
 		return err
@@ -92,7 +137,7 @@ func (v *Volume) salvageBatch(ctx context.Context, b *batch, m *manifest.Manifes
 		return err
 	}
 	if b.pack != nil {
-		if err := v.host.putPack(ctx, b.pack, new(manifest.Window)); err != nil {
+		if err := v.host.putPack(ctx, b.pack, w); err != nil {
 			return err
 		}
 	}
