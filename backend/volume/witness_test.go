@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"glidefs-appliance/frontends"
 )
 
 // testBudget is how long a random test goes on with new seeds: GLIDEFS_TEST_BUDGET, less with -short.
@@ -213,6 +215,9 @@ func (d *disk) requestAt(rng *rand.Rand, off, n int64, begun func()) (durable bo
 		copy(d.now[off:], p)
 		d.note(fmt.Sprintf("write %d+%d fua=%v", off, n, fua))
 		begun()
+		if d.v.placeable(off, n) == nil && rng.IntN(3) == 0 {
+			return fua, d.place(ctx, p, off, fua)
+		}
 		return fua, d.v.WriteAt(ctx, p, off, fua)
 	case k < 9:
 		clear(d.now[off : off+n])
@@ -228,6 +233,26 @@ func (d *disk) requestAt(rng *rand.Rand, off, n int64, begun func()) (durable bo
 		begun()
 		return false, d.v.Discard(ctx, off, n)
 	}
+}
+
+// place writes as a frontend does that moves the bytes itself and does not see them: no record says what they are.
+func (d *disk) place(ctx context.Context, p []byte, off int64, fua bool) error {
+	var place frontends.Placement
+	if err := d.v.Reserve(ctx, off, int64(len(p)), &place); err != nil {
+		return err
+	}
+	for _, s := range place.Own.(*op).spans {
+		if err := s.Seg.WriteAt(p[:s.Len], s.Off); err != nil {
+			d.v.Abandon(&place)
+			return err
+		}
+		p = p[s.Len:]
+	}
+	err := d.v.Commit([]frontends.Write{{Off: off, Place: &place}})
+	if err == nil && fua {
+		err = d.v.Flush(ctx)
+	}
+	return err
 }
 
 // content reads the whole disk.
