@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"math"
+	"syscall"
 	"testing"
 
 	"glidefs-appliance/backend/manifest"
@@ -184,5 +185,38 @@ func TestList(t *testing.T) {
 	}
 	if c := got[2]; c.Name != "c" || !errors.Is(c.Err, manifest.ErrDamaged) {
 		t.Errorf("%+v", c)
+	}
+}
+
+// TestLogThatCannotBeLookedAt: a log that an attach cannot open this time, for want of descriptors say, is neither missing nor
+// replaced by a new one.
+func TestLogThatCannotBeLookedAt(t *testing.T) {
+	fault := vfs.NewFault(vfs.NewCrash())
+	r := newRig(fault, "/state")
+	v := r.open(t, "a", OpenOptions{Create: misuseSize})
+	want := bytes.Repeat([]byte{'1'}, 4096)
+	if err := v.WriteAt(t.Context(), want, 0, false); err != nil {
+		t.Fatal(err)
+	}
+	r.kill(v, false)
+	r.start(t)
+	fault.Before(func(op vfs.Op, name string) error {
+		if op == vfs.OpOpen && name == "/state/logs/a/head" {
+			return syscall.EMFILE
+		}
+		return nil
+	})
+	if _, err := Open(t.Context(), r.h, "a", OpenOptions{}); !errors.Is(err, syscall.EMFILE) {
+		t.Errorf("open: %v", err)
+	}
+	if err := Salvage(t.Context(), r.h, "a", "b"); !errors.Is(err, syscall.EMFILE) {
+		t.Errorf("salvage: %v", err)
+	}
+	fault.Before(nil)
+	v = r.open(t, "a", OpenOptions{})
+	defer func() { r.kill(v, false) }()
+	got := make([]byte, 4096)
+	if err := v.ReadAt(t.Context(), got, 0); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%q, %v", got[:1], err)
 	}
 }

@@ -45,13 +45,14 @@ type Head struct {
 	base Barrier
 }
 
-// Exists tells whether dir holds a log.
+// Exists tells whether dir holds a log, or may hold one: what keeps us from looking will keep Open too, and Open says what
+// it is.
 func Exists(fsys vfs.FS, dir string) bool {
 	f, err := fsys.Open(filepath.Join(dir, headName))
-	if err != nil {
-		return false
+	if err == nil {
+		_ = f.Close()
 	}
-	return f.Close() == nil
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 func (h *Head) encode() []byte {
