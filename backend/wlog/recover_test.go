@@ -180,6 +180,35 @@ func TestForeignVolume(t *testing.T) {
 	}
 }
 
+// TestOpenWaitsForDirectIO: before the records of any segment are read, or anything is written, each segment's file has been
+// asked to wait for the direct I/O that a killed process may have left in flight.
+func TestOpenWaitsForDirectIO(t *testing.T) {
+	crash := vfs.NewCrash()
+	l := startLog(t, testOptions(crash), 1)
+	l.writeBlocks(3 * 14)
+	l.flush()
+	l.Kill(ErrClosed)
+	l.wg.Wait()
+	waited, reads := map[string]bool{}, map[string]int{}
+	fault := vfs.NewFault(crash.Kill())
+	fault.Before(func(op vfs.Op, name string) error {
+		switch {
+		case !strings.HasSuffix(name, ".seg"):
+		case op == vfs.OpAllocate:
+			waited[name] = true
+		case op == vfs.OpRead && reads[name] == 0:
+			reads[name]++ // its header
+		case op == vfs.OpRead && len(waited) < 3, op == vfs.OpWrite:
+			t.Errorf("%v %s while direct I/O may be in flight; waited for it in %v", op, name, waited)
+		}
+		return nil
+	})
+	openLog(t, testOptions(fault)).close()
+	if len(reads) < 3 || len(waited) != len(reads) {
+		t.Errorf("read %v, waited for %v", reads, waited)
+	}
+}
+
 func TestDropThrough(t *testing.T) {
 	fs := vfs.NewCrash()
 	l := startLog(t, testOptions(fs), 1)
