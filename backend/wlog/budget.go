@@ -162,6 +162,16 @@ func (b *Budget) settled() {
 	b.serve()
 }
 
+// short asks for space back where it is the file system that has none left.
+func (b *Budget) short(l *Log) {
+	b.mu.Lock()
+	victim := b.victimLocked(l)
+	b.mu.Unlock()
+	if victim != nil {
+		victim.askBack(l.o.SegmentSize)
+	}
+}
+
 // serve wakes the first in the queue where there is room for it now. Otherwise it asks the log with the most settled bytes
 // to give up a segment of that size, and is called again when it has: one may not be enough, where others are waiting too,
 // or where logs that came later are sure of what had been given away. It unlocks mu.
@@ -170,7 +180,7 @@ func (b *Budget) serve() {
 	var victim *Log
 	var n int64
 	if next == nil && len(b.queue) > 0 {
-		victim, n = b.victimLocked(), b.queue[0].o.SegmentSize
+		victim, n = b.victimLocked(b.queue[0]), b.queue[0].o.SegmentSize
 	}
 	b.mu.Unlock()
 	if next != nil {
@@ -198,12 +208,12 @@ func (b *Budget) nextLocked() *Log {
 	return l
 }
 
-// victimLocked is the log that can give up most of what it holds beyond its sure part.
-func (b *Budget) victimLocked() *Log {
+// victimLocked is the log, another than needy, that can give up most of what it holds beyond its sure part.
+func (b *Budget) victimLocked(needy *Log) *Log {
 	var victim *Log
 	var most int64
 	for l, s := range b.shares {
-		if n := min(l.reclaimable.Load(), s.beyond()); n > most && !slices.Contains(b.queue, l) {
+		if n := min(l.reclaimable.Load(), s.beyond()); n > most && l != needy && !slices.Contains(b.queue, l) {
 			victim, most = l, n
 		}
 	}

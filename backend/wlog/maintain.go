@@ -252,7 +252,7 @@ func (l *Log) report(reason error) {
 	full := errors.Is(reason, vfs.ErrNoSpace)
 	l.stopRetryLocked()
 	if waiting > 0 && full {
-		l.retry = time.AfterFunc(retryFull, l.kick)
+		l.retry = time.AfterFunc(retryFull, l.tryAgain)
 	}
 	changed := waiting != l.reported || waiting > 0 && full != l.reportedFull
 	l.reported, l.reportedFull = waiting, full
@@ -267,6 +267,13 @@ func (l *Log) report(reason error) {
 	} else if changed {
 		l.o.Full(waiting, nil)
 	}
+}
+
+// tryAgain asks another log for space as well. It is not done each time that there is none: two logs would keep each other
+// awake.
+func (l *Log) tryAgain() {
+	l.o.Budget.short(l)
+	l.kick()
 }
 
 func (l *Log) stopRetryLocked() {

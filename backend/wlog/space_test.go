@@ -428,6 +428,46 @@ func TestFullFileSystem(t *testing.T) {
 	})
 }
 
+// TestFullFileSystemTakesFromOtherLogs: a log that has nothing of its own to give up gets, on a full file system, what another
+// one has settled.
+func TestFullFileSystemTakesFromOtherLogs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fault, b := vfs.NewFault(vfs.NewCrash()), NewBudget(64*minSegment)
+		a, c := joinBudget(t, fault, b, "a"), joinBudget(t, fault, b, "c")
+		a.writeBlocks(5 * 14)
+		a.settleAll()
+		var free atomic.Int64
+		fault.Before(func(op vfs.Op, name string) error {
+			if op == vfs.OpCreate && strings.HasSuffix(name, ".seg") && free.Add(-1) < 0 {
+				free.Add(1)
+				return fmt.Errorf("create %s: %w", name, vfs.ErrNoSpace)
+			}
+			return nil
+		})
+		fault.After(func(op vfs.Op, name string) error {
+			if op == vfs.OpRemove && strings.HasSuffix(name, ".seg") {
+				free.Add(1)
+			}
+			return nil
+		})
+		done := c.reserveLater(blockSize)
+		time.Sleep(10 * retryFull)
+		synctest.Wait()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+		default:
+			t.Error("no room, although another log has plenty")
+		}
+		if a.Bytes() < 4*minSegment {
+			t.Errorf("the other log was left with %d bytes", a.Bytes())
+		}
+		fault.Before(nil)
+	})
+}
+
 // TestFullFileSystemIsTriedOnceASecond: however many wait.
 func TestFullFileSystemIsTriedOnceASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
