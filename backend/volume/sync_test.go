@@ -1,13 +1,18 @@
 package volume
 
 import (
+	"bytes"
 	"context"
+	"log/slog"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"glidefs-appliance/backend/store"
 	"glidefs-appliance/backend/store/mem"
 	"glidefs-appliance/backend/store/storetest"
+	"glidefs-appliance/backend/vfs"
 )
 
 // failedUpload is a volume with a write whose upload failed in the given ways; the store is well again.
@@ -53,6 +58,56 @@ func TestSyncTriesAtOnce(t *testing.T) {
 			}
 			if n := v.Status().DirtyBytes; n != 0 {
 				t.Errorf("%d bytes are not in the store", n)
+			}
+		})
+	}
+}
+
+// counted counts the uploads that failed, as the log tells.
+type counted struct{ atomic.Int64 }
+
+func (c *counted) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte("upload failed")) {
+		c.Add(1)
+	}
+	return len(p), nil
+}
+
+// TestFailedUploadsKeepTheirPace: however often somebody syncs, an upload that fails is tried again once in a pause; not at
+// all when the disk has ended.
+func TestFailedUploadsKeepTheirPace(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		ended bool
+		most  int64
+	}{{"refused", false, int64(time.Hour/uploadRetry) + 1}, {"ended", true, 1}} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(vfs.NewCrash(), "/state")
+			f := storetest.NewFault(mem.New())
+			r.st, r.tuning.UploadAge = f, time.Second
+			var tries counted
+			r.start(t).Log = slog.New(slog.NewTextHandler(&tries, nil))
+			v := r.open(t, "d", OpenOptions{Create: 1 << 20})
+			defer r.kill(v, false)
+			v.Pause(true)
+			if err := v.WriteAt(t.Context(), make([]byte, 4096), 0, false); err != nil {
+				t.Fatal(err)
+			}
+			f.Always(storetest.Any(), storetest.Fail(store.ErrDenied))
+			if tt.ended {
+				v.die(ErrFailed)
+			}
+			v.Pause(false)
+			for range 10 {
+				if err := v.Sync(t.Context(), nil); err == nil {
+					t.Fatal("synced")
+				}
+				time.Sleep(time.Second / 10)
+			}
+			before := tries.Load()
+			time.Sleep(time.Hour)
+			if n := tries.Load() - before; n > tt.most {
+				t.Errorf("%s: %d tries in an hour", tt.name, n)
 			}
 		})
 	}

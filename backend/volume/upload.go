@@ -91,8 +91,8 @@ func (v *Volume) upload() {
 	v.uploadEnded(err)
 }
 
-// uploadEnded decides what an error of the uploader means: fenced is final; the rest is tried again after a pause, since
-// what is not settled is still in the log.
+// uploadEnded decides what an error of the uploader means: fenced is final, and so is whatever has ended the volume; the
+// rest is tried again after a pause, since what is not settled is still in the log.
 func (v *Volume) uploadEnded(err error) {
 	var fenced *manifest.FencedError
 	if v.ctx.Err() != nil || errors.Is(err, errStale) {
@@ -101,18 +101,29 @@ func (v *Volume) uploadEnded(err error) {
 		v.die(fmt.Errorf("%w: %w", ErrFenced, err))
 	} else if err != nil {
 		v.host.Log.Error("upload failed", "disk", v.name, "err", err)
-		v.offline.Store(&err)
-		timer := time.AfterFunc(uploadRetry, v.retryUpload)
-		context.AfterFunc(v.ctx, func() { timer.Stop() })
 	}
+	alive := v.ctx.Err() == nil && v.dead.Load() == nil
 	v.mu.Lock()
+	if err != nil && alive {
+		v.offline.Store(&err)
+		v.retryLocked()
+	}
 	v.mu.running, v.mu.failed = false, err
-	again := err == nil && v.ctx.Err() == nil && !v.mu.paused && !v.mu.dirty.IsZero()
+	again := err == nil && alive && !v.mu.paused && !v.mu.dirty.IsZero()
 	v.broadcastLocked()
 	v.mu.Unlock()
 	if again {
 		v.startUploader()
 	}
+}
+
+// retryLocked starts the uploader after a pause. There is one such timer: Sync tries at once, and its failure is no reason
+// to try more often from then on.
+func (v *Volume) retryLocked() {
+	if v.mu.retry != nil {
+		v.mu.retry.Stop()
+	}
+	v.mu.retry = time.AfterFunc(uploadRetry, v.retryUpload)
 }
 
 // uploadRetry is the pause after an error that the store's own retries did not absorb.

@@ -38,10 +38,11 @@ type Volume struct {
 		settled uint64    // seq
 		want    uint64    // Sync asks for everything up to this seq
 		changed chan struct{}
-		running bool  // the uploader
-		paused  bool  // see Pause
-		failed  error // why it ended; it starts again after a pause
-		closed  bool  // nothing is spawned any more
+		running bool        // the uploader
+		paused  bool        // see Pause
+		failed  error       // why it ended; it starts again after a pause
+		retry   *time.Timer // ends the last such pause
+		closed  bool        // nothing is spawned any more
 	}
 	manifest struct {
 		turn chan struct{}  // holds a value while somebody has the cell
