@@ -109,6 +109,33 @@ func (p *Pages) WalkPages(ctx context.Context, root Root, from, to uint64, enter
 	return nil
 }
 
+// WalkWhole is Walk of a whole level, on sectors [0, end), that goes on where a page can't be read: broken is told the sectors
+// whose packs only that page knows, and what is the matter.
+func (p *Pages) WalkWhole(ctx context.Context, root Root, end uint64, broken func(first, end uint64, page Root, err error) error, fn func(pack.Ref) error) error {
+	if root.Packs == 0 {
+		return nil
+	}
+	return p.walkWhole(ctx, child{Root: root, End: end}, broken, fn)
+}
+
+func (p *Pages) walkWhole(ctx context.Context, c child, broken func(first, end uint64, page Root, err error) error, fn func(pack.Ref) error) error {
+	pg, err := p.page(ctx, c.Root)
+	if err != nil {
+		return broken(c.First, c.End, c.Root, err)
+	}
+	for _, r := range pg.refs {
+		if err := fn(r); err != nil {
+			return err
+		}
+	}
+	for _, below := range pg.children {
+		if err := p.walkWhole(ctx, below, broken, fn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // page returns a page from the cache or the store; callers that want the same page share one request.
 func (p *Pages) page(ctx context.Context, r Root) (*page, error) {
 	for {

@@ -33,7 +33,7 @@ const verifyParallel = 3
 
 // Verify reads every object that the disk's manifest names and checks every byte of it. progress is told bytes read and
 // bytes in all. The error is about not being able to look; damage is in the report. A map page that is damaged or
-// missing hides which packs are below it, so it stands for the whole disk.
+// missing hides which packs are below it, so it stands for all sectors that it may know.
 func Verify(ctx context.Context, h *Host, name string, progress func(done, total int64)) (Report, error) {
 	h.shared()
 	ctx = store.With(ctx, store.Admin)
@@ -71,17 +71,25 @@ func (c *checker) each(ctx context.Context, fn func(pack.Ref, []byte)) error {
 	for _, t := range c.man.Tail {
 		fn(t.Ref, t.Inline)
 	}
+	pages := manifest.NewPages(c.host.Store, 0) // what is in memory tells nothing about the store
 	for _, l := range c.man.Levels {
-		err := c.host.Pages.Walk(ctx, l, 0, ^uint64(0), func(r pack.Ref) error {
+		err := pages.WalkWhole(ctx, l, uint64(c.man.Size)/uint64(c.man.Sector), c.page, func(r pack.Ref) error {
 			fn(r, nil)
 			return ctx.Err()
 		})
-		if isGone(err) || errors.Is(err, pack.ErrDamaged) {
-			c.add(Damage{Len: c.man.Size, Object: fmt.Sprintf("map page %x or one below it", l.Page), Err: err})
-		} else if err != nil {
+		if err != nil {
 			return fmt.Errorf("map page: %w", err)
 		}
 	}
+	return nil
+}
+
+// page reports a map page that can't be read: all that it may know.
+func (c *checker) page(first, end uint64, page manifest.Root, err error) error {
+	if !isGone(err) && !errors.Is(err, pack.ErrDamaged) {
+		return err
+	}
+	c.add(Damage{Off: int64(first) * int64(c.man.Sector), Len: int64(end-first) * int64(c.man.Sector), Object: page.Key(), Err: err})
 	return nil
 }
 

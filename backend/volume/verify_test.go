@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"glidefs-appliance/backend/manifest"
 	"glidefs-appliance/backend/pack"
 	"glidefs-appliance/backend/store"
 	"glidefs-appliance/backend/store/mem"
@@ -118,6 +119,75 @@ func checkVerify(t *testing.T, r *rig, what string, st store.Store, want map[uin
 			t.Errorf("%s: sector %d, which verify calls sound: %v", what, s, err)
 		} else if err == nil && want[s] && unreadable {
 			t.Errorf("%s: sector %d can be read", what, s)
+		}
+	}
+}
+
+// TestVerifyNamesPages: a damaged map page stands for the sectors below it, however many pages a level has; what is beside
+// it is checked all the same, and the pages that a daemon has in memory hide nothing.
+func TestVerifyNamesPages(t *testing.T) {
+	const sectors = 1300
+	r := newRig(vfs.NewCrash(), "/state")
+	st := mem.New()
+	r.st, r.tuning.BatchBytes, r.tuning.InlineBytes, r.tuning.TailPacks, r.tuning.LevelBytes = st, 4096, 1, 1, 1<<30
+	r.tuning.NoCompaction = true
+	v := r.open(t, "a", OpenOptions{Create: sectors * 4096})
+	defer func() { r.kill(v, false) }()
+	for i := range sectors {
+		if err := v.WriteAt(t.Context(), blockOf(i, 1), int64(i)*4096, false); err != nil {
+			t.Fatal(err)
+		}
+		if i%50 == 49 {
+			mustSync(t, v)
+			v.compactNow(t)
+		}
+	}
+	var pages []manifest.Root
+	enter := func(page manifest.Root) bool { pages = append(pages, page); return true }
+	level := v.currentView().man.Levels[0]
+	var packs []pack.Ref
+	err := r.h.Pages.WalkPages(t.Context(), level, 0, sectors, enter, func(p pack.Ref) error { packs = append(packs, p); return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(pages) < 4 || level.Depth != 1 {
+		t.Fatalf("%d pages", len(pages))
+	}
+	below := map[uint64]int{}
+	for i, page := range pages {
+		flip := func(key string) { st.Tamper(key, func(p []byte) []byte { p[len(p)/2] ^= 1; return p }) }
+		flip(page.Key())
+		beside := packs[len(packs)-1]
+		if i > len(pages)/2 {
+			beside = packs[0]
+		}
+		flip(beside.Hash.Key())
+		rep, err := Verify(t.Context(), r.h, "a", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var found *Damage
+		for j := range rep.Damage {
+			if d := &rep.Damage[j]; d.Object == page.Key() {
+				found = d
+			} else if d.Object != beside.Hash.Key() {
+				t.Errorf("page %d: verify names %s", i, d.Object)
+			}
+		}
+		if found == nil || i > 0 && len(rep.Damage) != 2 {
+			t.Fatalf("page %d: %+v", i, rep.Damage)
+		}
+		for s := found.Off / 4096; s < (found.Off+found.Len)/4096; s++ {
+			below[uint64(s)]++
+		}
+		flip(page.Key())
+		flip(beside.Hash.Key())
+	}
+	for _, p := range packs {
+		for s := p.First; s < p.End; s++ {
+			if below[s] != 2 { // the top and one leaf
+				t.Fatalf("sector %d is below %d pages", s, below[s])
+			}
 		}
 	}
 }
