@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 
@@ -12,17 +13,27 @@ import (
 	"glidefs-appliance/backend/store"
 )
 
-// preempted is a store in which something happens right before the GET of a part of a pack for a guest is done.
+// preempted is a store in which something happens right before a GET of a pack, or of a part of it, is done.
 type preempted struct {
 	store.Store
+	class store.Class
+
+	mu sync.Mutex
 	by func() // once
 }
 
+func (p *preempted) take() (by func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	by, p.by = p.by, nil
+	return by
+}
+
 func (p *preempted) Get(ctx context.Context, key string, r store.Range) ([]byte, store.Info, error) {
-	if store.ClassOf(ctx) == store.Guest && strings.HasPrefix(key, "packs/") && p.by != nil {
-		by := p.by
-		p.by = nil
-		by()
+	if store.ClassOf(ctx) == p.class && strings.HasPrefix(key, "packs/") {
+		if by := p.take(); by != nil {
+			by()
+		}
 	}
 	return p.Store.Get(ctx, key, r)
 }
@@ -44,21 +55,43 @@ func TestReadOfWhatIsSweptMeanwhile(t *testing.T) {
 			t.Fatal(err)
 		}
 		swept := 0
-		p.by = func() {
-			for range 3 { // over what is there already, so that the whole disk is rewritten
-				if err := a.v.WriteAt(t.Context(), a.now, 0, false); err != nil {
-					t.Error(err)
-				}
-				a.sync()
-			}
-			a.v.compactNow(t)
-			swept = collect(t, a.st).Deleted
-		}
+		p.by = func() { swept = a.replaced() }
 		if err := a.v.ReadAt(t.Context(), got, 0); err != nil || !bytes.Equal(got, a.now[:len(got)]) {
 			t.Errorf("wrong from byte %d, %v", firstDiff(got, a.now), err)
 		}
 		if swept == 0 {
 			t.Error("nothing was swept under the reader")
+		}
+	})
+}
+
+// replaced writes what is there once more, and has every object replaced and swept; it returns how many.
+func (s *site) replaced() int {
+	for range 3 {
+		if err := s.v.WriteAt(s.t.Context(), s.now, 0, false); err != nil {
+			s.t.Error(err)
+		}
+		s.sync()
+	}
+	s.v.compactNow(s.t)
+	return collect(s.t, s.st).Deleted
+}
+
+// TestVerifyOfADiskInUse: what is merged and swept while Verify looks is not damage.
+func TestVerifyOfADiskInUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, _ := newSites(t)
+		p := &preempted{Store: a.st, class: store.Admin}
+		a.st, a.tuning.TailPacks, a.tuning.InlineBytes = p, 1, 1
+		a.attach(OpenOptions{Create: siteSize})
+		defer a.die()
+		a.write(60)
+		a.sync()
+		swept := 0
+		p.by = func() { swept = a.replaced() }
+		rep, err := Verify(t.Context(), a.h, "d", nil)
+		if err != nil || len(rep.Damage) > 0 || swept == 0 {
+			t.Errorf("with %d objects swept: %+v, %v", swept, rep, err)
 		}
 	})
 }

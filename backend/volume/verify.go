@@ -37,21 +37,13 @@ const verifyParallel = 3
 func Verify(ctx context.Context, h *Host, name string, progress func(done, total int64)) (Report, error) {
 	h.shared()
 	ctx = store.With(ctx, store.Admin)
-	cell, err := manifest.Read(ctx, h.Store, name)
-	if err != nil {
-		return Report{}, fmt.Errorf("verify %s: %w", name, err)
-	}
-	c := checker{host: h, man: cell.Current(), total: stored(cell.Current()), progress: progress}
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(verifyParallel)
-	err = c.each(ctx, func(r pack.Ref, inline []byte) {
-		g.Go(func() error { return c.pack(ctx, r, inline) })
-	})
-	if werr := g.Wait(); err == nil {
-		err = werr
-	}
-	if err != nil {
-		return c.report, fmt.Errorf("verify %s: %w", name, err)
+	c := checker{host: h, progress: progress, read: map[pack.Hash]bool{}}
+	gone := map[string]bool{}
+	for again := true; again; {
+		if err := c.look(ctx, name); err != nil {
+			return c.report, fmt.Errorf("verify %s: %w", name, err)
+		}
+		again = c.moreGone(gone)
 	}
 	sort.Slice(c.report.Damage, func(i, j int) bool { return c.report.Damage[i].Off < c.report.Damage[j].Off })
 	return c.report, nil
@@ -64,7 +56,47 @@ type checker struct {
 	progress func(done, total int64)
 
 	mu     sync.Mutex
+	read   map[pack.Hash]bool // true: and found sound
 	report Report
+}
+
+// look checks what the manifest names now, but for the packs that are known to be sound.
+func (c *checker) look(ctx context.Context, name string) error {
+	cell, err := manifest.Read(ctx, c.host.Store, name)
+	if err != nil {
+		return err
+	}
+	c.man, c.report.Damage = cell.Current(), nil
+	c.total = max(c.total, stored(c.man))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(verifyParallel)
+	err = c.each(ctx, func(r pack.Ref, inline []byte) {
+		if !c.sound(r.Hash) {
+			g.Go(func() error { return c.pack(ctx, r, inline) })
+		}
+	})
+	if werr := g.Wait(); err == nil {
+		err = werr
+	}
+	return err
+}
+
+func (c *checker) sound(h pack.Hash) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.read[h]
+}
+
+// moreGone enters the objects that were not there in gone, and tells whether one is new. Then the manifest may not name it
+// any more: the disk may be in use, its packs merged and swept meanwhile.
+func (c *checker) moreGone(gone map[string]bool) bool {
+	before := len(gone)
+	for _, d := range c.report.Damage {
+		if isGone(d.Err) {
+			gone[d.Object] = true
+		}
+	}
+	return len(gone) > before
 }
 
 func (c *checker) each(ctx context.Context, fn func(pack.Ref, []byte)) error {
@@ -108,15 +140,17 @@ func (c *checker) pack(ctx context.Context, r pack.Ref, body []byte) error {
 	if err == nil && p.Ref.Hash != r.Hash && r.Hash != (pack.Hash{}) {
 		err = fmt.Errorf("%w: its content has another hash", ErrDamaged)
 	}
+	sound := err == nil && c.frames(r, p)
 	if err != nil {
 		c.found(r, err)
-	} else {
-		c.frames(r, p)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.report.Objects++
-	c.report.Bytes += int64(len(body))
+	if _, again := c.read[r.Hash]; !again {
+		c.report.Objects++
+		c.report.Bytes += int64(len(body))
+	}
+	c.read[r.Hash] = sound
 	if c.progress != nil {
 		c.progress(c.report.Bytes, c.total)
 	}
@@ -134,7 +168,8 @@ func (c *checker) add(d Damage) {
 	c.report.Damage = append(c.report.Damage, d)
 }
 
-func (c *checker) frames(r pack.Ref, p *pack.Pack) {
+// frames checks each frame of a pack and reports the sectors in those that are damaged.
+func (c *checker) frames(r pack.Ref, p *pack.Pack) (sound bool) {
 	bad := map[uint32]error{}
 	var buf []byte
 	for i, f := range p.Index.Frames {
@@ -150,4 +185,5 @@ func (c *checker) frames(r pack.Ref, p *pack.Pack) {
 			c.add(Damage{Off: int64(e.First) * int64(c.man.Sector), Len: int64(e.Count) * int64(c.man.Sector), Object: r.Hash.Key(), Err: err})
 		}
 	}
+	return len(bad) == 0
 }
