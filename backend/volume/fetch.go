@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"glidefs-appliance/backend/pack"
 	"glidefs-appliance/backend/store"
@@ -51,15 +52,16 @@ func (h *Host) frames(ctx context.Context, s source, ix *pack.Index, lo, hi uint
 	for i := range out {
 		key := frameKey(s.ref.Hash, lo+uint32(i))
 		if out[i] = h.cached(key); out[i] == nil {
-			if fl, first := h.shared().flights.join(key); first {
+			if fl, first := h.shared().flights.join(ctx, key); first {
 				lead[i] = fl
 			}
 		}
 	}
 	err := h.fetchLed(ctx, s, ix, lo, out, lead)
+	since := time.Now()
 	for i := range out {
 		if out[i] == nil && err == nil {
-			out[i], err = h.frame(ctx, s, ix, lo+uint32(i))
+			out[i], err = h.frame(ctx, s, ix, lo+uint32(i), since)
 		}
 	}
 	return out, err
@@ -89,13 +91,13 @@ func (h *Host) fetchLed(ctx context.Context, s source, ix *pack.Index, lo uint32
 	return first
 }
 
-// frame returns one frame, joining a fetch that runs.
-func (h *Host) frame(ctx context.Context, s source, ix *pack.Index, i uint32) ([]byte, error) {
+// frame returns one frame, joining a fetch that runs; since is when the caller began to wait for such.
+func (h *Host) frame(ctx context.Context, s source, ix *pack.Index, i uint32, since time.Time) ([]byte, error) {
 	key := frameKey(s.ref.Hash, i)
 	if p := h.cached(key); p != nil {
 		return p, nil
 	}
-	return h.shared().once(ctx, key, func(ctx context.Context) ([]byte, error) {
+	return h.shared().once(ctx, key, since, func(ctx context.Context) ([]byte, error) {
 		var out [1][]byte
 		err := h.fetch(ctx, s, ix, i, out[:])
 		return out[0], err

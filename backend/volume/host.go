@@ -11,6 +11,7 @@ import (
 
 	"glidefs-appliance/backend/cache"
 	"glidefs-appliance/backend/pack"
+	"glidefs-appliance/backend/store"
 )
 
 // shared is what the volumes of one Host share beyond its fields; made at first use.
@@ -162,13 +163,26 @@ type flights struct {
 }
 
 type flight struct {
-	done chan struct{}
-	data []byte
-	err  error
+	class store.Class // of the request
+	done  chan struct{}
+	data  []byte
+	err   error
+}
+
+// joinPatience is how long somebody waits for a request of a lower class: that one may wait for its turn as long as there
+// are others of his own.
+const joinPatience = time.Second
+
+// overdue tells a follower who waits since then when to ask for himself; never if the leader's request comes before his would.
+func (fl *flight) overdue(ctx context.Context, since time.Time) <-chan time.Time {
+	if fl.class <= store.ClassOf(ctx) {
+		return nil
+	}
+	return time.After(joinPatience - time.Since(since))
 }
 
 // join returns the flight for key and whether the caller leads it: a leader must finish it.
-func (f *flights) join(key cache.Key) (fl *flight, lead bool) {
+func (f *flights) join(ctx context.Context, key cache.Key) (fl *flight, lead bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if fl := f.m[key]; fl != nil {
@@ -177,7 +191,7 @@ func (f *flights) join(key cache.Key) (fl *flight, lead bool) {
 	if f.m == nil {
 		f.m = map[cache.Key]*flight{}
 	}
-	fl = &flight{done: make(chan struct{})}
+	fl = &flight{class: store.ClassOf(ctx), done: make(chan struct{})}
 	f.m[key] = fl
 	return fl, true
 }
@@ -191,10 +205,10 @@ func (f *flights) finish(key cache.Key, fl *flight, data []byte, err error) {
 }
 
 // once runs fetch unless one for key runs already, whose result it shares. A follower whose leader failed (its context
-// may have ended) fetches itself.
-func (sh *shared) once(ctx context.Context, key cache.Key, fetch func(context.Context) ([]byte, error)) ([]byte, error) {
+// may have ended) fetches itself, and so does one whose caller waits since too long for a request of a lower class.
+func (sh *shared) once(ctx context.Context, key cache.Key, since time.Time, fetch func(context.Context) ([]byte, error)) ([]byte, error) {
 	for {
-		fl, lead := sh.flights.join(key)
+		fl, lead := sh.flights.join(ctx, key)
 		if lead {
 			data, err := fetch(ctx)
 			sh.flights.finish(key, fl, data, err)
@@ -205,6 +219,8 @@ func (sh *shared) once(ctx context.Context, key cache.Key, fetch func(context.Co
 			if fl.err == nil {
 				return fl.data, nil
 			}
+		case <-fl.overdue(ctx, since):
+			return fetch(ctx)
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}

@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"sync"
+	"time"
 
 	"glidefs-appliance/backend/cache"
 	"glidefs-appliance/backend/pack"
@@ -73,7 +74,7 @@ func (h *Host) index(ctx context.Context, s source) (*pack.Index, error) {
 	if ix := sh.indexes.get(s.ref.Hash); ix != nil {
 		return ix, nil
 	}
-	raw, err := sh.once(ctx, frameKey(s.ref.Hash, indexFrame), func(ctx context.Context) ([]byte, error) {
+	raw, err := sh.once(ctx, frameKey(s.ref.Hash, indexFrame), time.Now(), func(ctx context.Context) ([]byte, error) {
 		return h.rawIndex(ctx, s.ref)
 	})
 	if err != nil {
