@@ -254,18 +254,19 @@ func TestETagWithoutVersion(t *testing.T) {
 func TestLockHeldElsewhere(t *testing.T) {
 	s := mustOpen(t, t.TempDir())
 	in := mustPut(t, s, "a", "one")
-	f, err := os.Open(filepath.Join(s.root, lockFile))
-	if err != nil {
-		t.Fatal(err)
+	f := flocked(t, s)
+	ctx, cancel := context.WithCancel(t.Context())
+	put := make(chan error, 1)
+	go func() {
+		_, err := s.Put(ctx, "a", []byte("two"), store.Condition{IfMatch: in.ETag})
+		put <- err
+	}()
+	for len(s.lock.slot) == 0 { // until it waits for the lock
+		time.Sleep(time.Millisecond)
 	}
-	defer f.Close()
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
-	defer cancel()
-	_, err = s.Put(ctx, "a", []byte("two"), store.Condition{IfMatch: in.ETag})
-	if !errors.Is(err, store.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) ||
+	cancel()
+	err := <-put
+	if !errors.Is(err, store.ErrUnavailable) || !errors.Is(err, context.Canceled) ||
 		!strings.Contains(err.Error(), lockFile+" is held by another process") {
 		t.Fatalf("error: %v", err)
 	}
@@ -316,6 +317,34 @@ func TestLockFileIsReplaced(t *testing.T) {
 	defer cancel()
 	if err := s.lock.poll(ctx); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("two hold the lock: %v", err)
+	}
+}
+
+// endsAfter is a context that ends when it was looked at n times.
+type endsAfter struct {
+	context.Context
+	n int
+}
+
+func (c *endsAfter) Err() error {
+	if c.n--; c.n < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+// TestPutWithoutItsCaller: once its context has ended, a PUT does not make visible what it read, since the memory of the body may
+// be somebody else's by then.
+func TestPutWithoutItsCaller(t *testing.T) {
+	s := mustOpen(t, t.TempDir())
+	mustPut(t, s, "a/b", "one")
+	for _, c := range []store.Condition{{}, {IfAbsent: true}} {
+		if _, err := s.Put(&endsAfter{t.Context(), 1}, "a/c", []byte("two"), c); !errors.Is(err, context.Canceled) {
+			t.Errorf("put %+v: %v", c, err)
+		}
+		if _, _, err := s.Get(t.Context(), "a/c", store.Range{}); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("put %+v is visible: %v", c, err)
+		}
 	}
 }
 
