@@ -18,6 +18,20 @@ type machine struct {
 	v     *Volume
 	model []byte
 	rng   *rand.Rand
+	done  *[3]int // of all machines of a test: steps of compaction, segments given up, batches
+}
+
+const (
+	merges = iota
+	evictions
+	batches
+)
+
+// tally counts what this host has done, before it ends.
+func (m *machine) tally() {
+	c := m.r.h.Counters()
+	m.done[merges] += int(c.Merges)
+	m.done[batches] += int(c.Batches)
 }
 
 func (m *machine) span(t *rapid.T) (off, n int64) {
@@ -90,15 +104,31 @@ func firstDiff(a, b []byte) int {
 	return -1
 }
 
+// evict gives up every segment that the store has.
+func (m *machine) evict(t *rapid.T) {
+	mustSync(t, m.v)
+	m.v.log.Trim(func(uint32) bool {
+		m.done[evictions]++
+		return true
+	})
+}
+
+// die ends the process. What it had in hand does nothing any more to the disk that the next one finds.
+func (m *machine) die(reboot bool) {
+	m.r.fs = m.r.fs.(*vfs.Crash).Kill()
+	m.r.kill(m.v, reboot)
+}
+
 func (m *machine) reopen(t *rapid.T) {
+	m.tally()
 	switch rapid.IntRange(0, 3).Draw(t, "how") {
 	case 0:
-		m.r.kill(m.v, false)
+		m.die(false)
 	case 1: // a power cut that lost nothing: flushed before
 		if err := m.v.Flush(context.Background()); err != nil {
 			t.Fatalf("flush: %v", err)
 		}
-		m.r.kill(m.v, true)
+		m.die(true)
 	case 2:
 		mustSync(t, m.v)
 		m.r.close(t, m.v)
@@ -124,6 +154,7 @@ func (m *machine) verify(t *rapid.T) {
 // away loses the machine and opens the disk elsewhere.
 func (m *machine) away(t *rapid.T) {
 	mustSync(t, m.v)
+	m.tally()
 	m.r.close(t, m.v)
 	m.r.state++
 	m.r.fs, m.r.dir = vfs.NewCrash(), "/elsewhere"
@@ -131,15 +162,26 @@ func (m *machine) away(t *rapid.T) {
 	m.compare(t, 0, int64(len(m.model)))
 }
 
+// testModel has room in the log for all of the disk, for a part of it, or for two segments: then nearly every write waits for an
+// upload and for a segment that is given up.
 func testModel(t *testing.T, sector int) {
+	var done [3]int
 	rapid.Check(t, func(t *rapid.T) {
 		r := newRig(vfs.NewCrash(), "/state")
-		m := &machine{r: r, model: make([]byte, 3<<20), rng: rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1))}
+		r.log = rapid.SampledFrom([]int64{0, 256 << 10, 2 << 20}).Draw(t, "log")
+		r.tuning.TailPacks = rapid.IntRange(1, 3).Draw(t, "tail")
+		r.tuning.LevelBytes = rapid.SampledFrom([]int64{32 << 10, 256 << 10}).Draw(t, "level")
+		r.tuning.InlineBytes = rapid.SampledFrom([]int64{1, 4 << 10}).Draw(t, "inline")
+		m := &machine{r: r, model: make([]byte, 1<<20), rng: rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1)), done: &done}
 		m.v = r.open(t, "disk", OpenOptions{Create: int64(len(m.model)), Sector: sector})
-		defer func() { r.kill(m.v, false) }()
-		t.Repeat(map[string]func(*rapid.T){
+		defer func() {
+			m.tally()
+			r.kill(m.v, false)
+		}()
+		actions := map[string]func(*rapid.T){
 			"write":   m.write,
 			"write2":  m.write,
+			"write3":  m.write,
 			"read":    m.read,
 			"discard": m.discard,
 			"zeroes":  m.zeroes,
@@ -148,14 +190,24 @@ func testModel(t *testing.T, sector int) {
 					t.Fatalf("flush: %v", err)
 				}
 			},
-			"sync":   func(t *rapid.T) { mustSync(t, m.v) },
-			"verify": m.verify,
-			"reopen": m.reopen,
-			"away":   m.away,
-			"":       func(t *rapid.T) {},
-		})
+			"sync":    func(t *rapid.T) { mustSync(t, m.v) },
+			"sync2":   func(t *rapid.T) { mustSync(t, m.v) },
+			"evict":   m.evict,
+			"compact": func(t *rapid.T) { m.v.compactNow(t) },
+			"verify":  m.verify,
+			"reopen":  m.reopen,
+			"away":    m.away,
+			"":        func(t *rapid.T) {},
+		}
+		for range 2 { // rounds of some 30 actions
+			t.Repeat(actions)
+		}
 		m.compare(t, 0, int64(len(m.model)))
 	})
+	t.Logf("%d merges, %d segments given up, %d batches", done[merges], done[evictions], done[batches])
+	if !t.Failed() && (done[merges] < 5 || done[evictions] < 3 || done[batches] < 50) {
+		t.Error("that is hardly anything: the test has lost its bite")
+	}
 }
 
 func TestModel4096(t *testing.T) { testModel(t, 4096) }
