@@ -33,11 +33,13 @@ func testBudget(t testing.TB, most time.Duration) time.Duration {
 
 // eachSeed calls fn with new seeds for about the budget, at least once; with GLIDEFS_TEST_SEED for that seed only.
 func eachSeed(t *testing.T, most time.Duration, fn func(t *testing.T, seed uint64)) {
-	run := func(seed uint64) bool {
+	run := func(seed uint64) (ok bool) {
+		defer func() {
+			if !ok { // fn may not have returned
+				t.Logf("again with GLIDEFS_TEST_SEED=%d", seed)
+			}
+		}()
 		fn(t, seed)
-		if t.Failed() {
-			t.Logf("again with GLIDEFS_TEST_SEED=%d", seed)
-		}
 		return !t.Failed()
 	}
 	if s := os.Getenv("GLIDEFS_TEST_SEED"); s != "" {
