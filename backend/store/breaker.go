@@ -13,7 +13,7 @@ import (
 const (
 	// breakAfter failures in a row open it.
 	breakAfter = 5
-	// breakFor is how long after a failure it stays open before requests may try.
+	// breakFor is how long after a failure of a class its requests don't try.
 	breakFor = 2 * time.Second
 )
 
@@ -34,8 +34,8 @@ type Health struct {
 
 // Breaker fails requests at once with ErrUnavailable while the store is down, so that hundreds of waiting requests don't
 // each wait for a time-out and hold a slot meanwhile. It opens after breakAfter consecutive ErrUnavailable or ErrAmbiguous;
-// breakFor after the last failure the next real request of each class tries, and any answer closes it. Of each class, since
-// a try may last: a pack over a slow line takes a minute, and no guest may wait for the outcome of that.
+// breakFor after the last failure of its class the next real request of each class tries, and any answer closes it. Each class
+// for itself: a pack over a slow line takes a minute, and a store that is full fails each upload, but no guest may wait for that.
 type Breaker struct {
 	inner    Store
 	pulse    pulse
@@ -47,7 +47,7 @@ type Breaker struct {
 		sync.Mutex
 		health   Health
 		failures int // in a row; open from breakAfter on
-		failed   time.Time
+		failed   [NumClasses]time.Time
 		trying   [NumClasses]bool
 	}
 }
@@ -140,7 +140,7 @@ func (b *Breaker) run(ctx context.Context, op, key string, f func(context.Contex
 	if try {
 		defer b.tried(c)
 	}
-	b.note(err)
+	b.note(c, err)
 	return err
 }
 
@@ -151,7 +151,7 @@ func (b *Breaker) enter(c Class) (try, ok bool) {
 	if b.mu.failures < breakAfter {
 		return false, true
 	}
-	if b.mu.trying[c] || time.Since(b.mu.failed) < breakFor {
+	if b.mu.trying[c] || time.Since(b.mu.failed[c]) < breakFor {
 		return false, false
 	}
 	b.mu.trying[c] = true
@@ -176,24 +176,24 @@ type refusal struct{ error }
 func (r refusal) Unwrap() error { return r.error }
 
 // note moves the health along after an answer.
-func (b *Breaker) note(err error) {
+func (b *Breaker) note(c Class, err error) {
 	if errors.Is(err, context.Canceled) {
 		return
 	}
 	b.events.Lock()
 	defer b.events.Unlock()
-	if changed, h := b.advance(err); changed && b.onHealth != nil {
+	if changed, h := b.advance(c, err); changed && b.onHealth != nil {
 		b.onHealth(h)
 	}
 }
 
-func (b *Breaker) advance(err error) (changed bool, h Health) {
+func (b *Breaker) advance(c Class, err error) (changed bool, h Health) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	next := Health{State: HealthOK}
 	if unanswered(err) {
 		b.mu.failures++
-		b.mu.failed = time.Now()
+		b.mu.failed[c] = time.Now()
 		next = Health{State: HealthDegraded, LastError: err.Error()}
 		if b.mu.failures >= breakAfter {
 			next.State = HealthDown

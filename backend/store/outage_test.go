@@ -284,3 +284,30 @@ func TestSlowTryKeepsNoGuestOut(t *testing.T) {
 		}
 	})
 }
+
+// TestReadsGoOnWithoutWrites: a store that is full, or throttles writes, takes nothing from many uploaders that ask again and
+// again. Guests get what is there all the while, at once.
+func TestReadsGoOnWithoutWrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := storetest.NewFault(mem.New())
+		s := store.NewStack(f, store.StackOptions{})
+		mustPut(t, s, "packs/a", 1)
+		f.Always(storetest.On(store.OpPut, ""), storetest.Unavailable())
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		for i := range 200 {
+			go s.Put(store.With(ctx, store.Upload), fmt.Sprintf("packs/%d", i), nil, store.Condition{})
+		}
+		time.Sleep(time.Minute)
+		if h := s.Health(); h.State != store.HealthDown {
+			t.Fatalf("the store is %s", h.State)
+		}
+		for range 100 {
+			begin := time.Now()
+			if _, _, err := s.Get(store.With(ctx, store.Guest), "packs/a", store.Range{}); err != nil || time.Since(begin) != 0 {
+				t.Fatalf("a guest waited %s: %v", time.Since(begin), err)
+			}
+			time.Sleep(700 * time.Millisecond)
+		}
+	})
+}
