@@ -101,6 +101,35 @@ func TestAcknowledgedIsOnTheDisk(t *testing.T) {
 	}
 }
 
+// TestWhatWasReadIsOnTheDisk: an object is visible a moment before its PUT has made its name durable. Whoever reads it then may act
+// upon it, and a power cut right after must not undo it.
+func TestWhatWasReadIsOnTheDisk(t *testing.T) {
+	dir, disk, root := newDisk(t)
+	s := mustOpen(t, root)
+	t.Cleanup(func() { _ = s.lock.file.Close() })
+	mustPut(t, s, "volumes/v/manifest", "old")
+	if err := s.prepare(); err != nil {
+		t.Fatal(err)
+	}
+	tmp, _, err := s.writeTemp("volumes/v/manifest", []byte("new"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.publish(t.Context(), tmp, s.path("volumes/v/manifest"), store.Condition{}); err != nil { // and its process is stopped
+		t.Fatal(err)
+	}
+	other := mustOpen(t, root)
+	if got := mustGet(t, other, "volumes/v/manifest"); got != "new" {
+		t.Fatalf("read %q", got)
+	}
+	image, at := filepath.Join(dir, "cut"), filepath.Join(dir, "mnt-cut")
+	copyDisk(t, disk, image)
+	mountDisk(t, image, at)
+	if got := mustGet(t, mustOpen(t, at), "volumes/v/manifest"); got != "new" {
+		t.Errorf("after the power cut it is %q", got)
+	}
+}
+
 // newDisk makes a disk image and mounts it.
 func newDisk(t *testing.T) (dir, disk, root string) {
 	t.Helper()
