@@ -168,6 +168,9 @@ func (c *Client) stream(ctx context.Context, path string, progress func(api.Prog
 		}
 		progress(*l.Progress)
 	}
+	if ctx.Err() != nil {
+		return api.Line{}, context.Cause(ctx)
+	}
 	if err := lines.Err(); err != nil {
 		return api.Line{}, fmt.Errorf("daemon: %w", err)
 	}
@@ -188,10 +191,13 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (io.Read
 		return nil, err
 	}
 	resp, err := c.http.Do(req)
-	if err != nil {
-		if ctx.Err() == nil && c.Daemon.PID != 0 {
-			return nil, c.died()
-		}
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case c.Daemon.PID != 0:
+		return nil, c.died()
+	default:
 		return nil, err
 	}
 	if resp.StatusCode < 400 {

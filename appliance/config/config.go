@@ -9,7 +9,7 @@
 //	cache_size     = "50G"     # clean cache; default 20 % of the file system
 //	upload_age     = "10s"     # the oldest write waits this long before it is uploaded
 //	read_timeout   = "30s"     # a read of data that is only in the store gives up after this
-//	sync_timeout   = "60s"     # umount and sync give up when the store is away for this long
+//	sync_timeout   = "60s"     # commands that need the store give up when it is away for this long
 //	upload_limit   = "20M"     # bytes per second; default none
 //	download_limit = "100M"    # bytes per second; default none
 //	store_requests = 32        # concurrent requests to the store

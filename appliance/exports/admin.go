@@ -15,6 +15,10 @@ import (
 
 // Volumes lists the disks in the store, by name.
 func (m *Manager) Volumes(ctx context.Context) ([]api.Volume, error) {
+	return bounded(ctx, m, m.volumes)
+}
+
+func (m *Manager) volumes(ctx context.Context) ([]api.Volume, error) {
 	infos, err := volume.List(store.With(ctx, store.Admin), m.o.Host.Store)
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", m.o.Host.Store.URL(), err)
@@ -39,6 +43,11 @@ func (m *Manager) Volumes(ctx context.Context) ([]api.Volume, error) {
 
 // Remove deletes a disk from the store; refused while anybody owns it.
 func (m *Manager) Remove(ctx context.Context, name string) error {
+	_, err := bounded(ctx, m, func(ctx context.Context) (struct{}, error) { return struct{}{}, m.remove(ctx, name) })
+	return err
+}
+
+func (m *Manager) remove(ctx context.Context, name string) error {
 	release, err := m.idle(ctx, name, "being removed")
 	if err != nil {
 		return err
@@ -81,6 +90,10 @@ func (m *Manager) Resize(ctx context.Context, name string, size int64) (api.Resi
 	if err := errors.Join(checkName(name), checkSize(size)); err != nil {
 		return api.Resized{}, err
 	}
+	return bounded(ctx, m, func(ctx context.Context) (api.Resized, error) { return m.resize(ctx, name, size) })
+}
+
+func (m *Manager) resize(ctx context.Context, name string, size int64) (api.Resized, error) {
 	release, err := m.names.take(ctx, name, "being resized")
 	if err != nil {
 		return api.Resized{}, err
@@ -120,9 +133,13 @@ func (m *Manager) Verify(ctx context.Context, name string, progress func(api.Pro
 	if err := checkName(name); err != nil {
 		return api.Verified{}, err
 	}
-	rep, err := volume.Verify(store.With(ctx, store.Admin), m.o.Host, name, func(done, total int64) {
-		progress(api.Progress{Left: total - done, Total: total, Store: m.o.Health().Text})
-	})
+	return bounded(ctx, m, func(ctx context.Context) (api.Verified, error) { return m.verify(ctx, name, progress) })
+}
+
+func (m *Manager) verify(ctx context.Context, name string, progress func(api.Progress)) (api.Verified, error) {
+	r := m.reports(ctx, progress)
+	defer r.end()
+	rep, err := volume.Verify(store.With(ctx, store.Admin), m.o.Host, name, func(done, total int64) { r.say(total-done, total) })
 	if err != nil {
 		return api.Verified{}, m.explain(name, err)
 	}
@@ -138,6 +155,11 @@ func (m *Manager) Salvage(ctx context.Context, name, as string) error {
 	if err := checkName(as); err != nil {
 		return err
 	}
+	_, err := bounded(ctx, m, func(ctx context.Context) (struct{}, error) { return struct{}{}, m.salvage(ctx, name, as) })
+	return err
+}
+
+func (m *Manager) salvage(ctx context.Context, name, as string) error {
 	release, err := m.idle(ctx, name, "being salvaged")
 	if err != nil {
 		return err
@@ -154,6 +176,10 @@ func (m *Manager) Salvage(ctx context.Context, name, as string) error {
 
 // Abandon drops this host's log of a disk and tells how many writes were only there; dry only counts them.
 func (m *Manager) Abandon(ctx context.Context, name string, dry bool) (api.Abandoned, error) {
+	return bounded(ctx, m, func(ctx context.Context) (api.Abandoned, error) { return m.abandon(ctx, name, dry) })
+}
+
+func (m *Manager) abandon(ctx context.Context, name string, dry bool) (api.Abandoned, error) {
 	release, err := m.idle(ctx, name, "being abandoned")
 	if err != nil {
 		return api.Abandoned{}, err

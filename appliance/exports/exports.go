@@ -131,6 +131,10 @@ func (m *Manager) Attach(ctx context.Context, name string, a api.Attach) (api.At
 	if err := checkAttach(name, a); err != nil {
 		return api.Attached{}, err
 	}
+	return bounded(ctx, m, func(ctx context.Context) (api.Attached, error) { return m.attachOnce(ctx, name, a) })
+}
+
+func (m *Manager) attachOnce(ctx context.Context, name string, a api.Attach) (api.Attached, error) {
 	release, err := m.names.take(ctx, name, "being attached")
 	if err != nil {
 		return api.Attached{}, err

@@ -19,9 +19,10 @@ func (m *Manager) Sync(ctx context.Context, name string, progress func(api.Progr
 	if err := checkName(name); err != nil {
 		return api.Synced{}, err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	go m.watchStore(ctx, cancel)
+	return bounded(ctx, m, func(ctx context.Context) (api.Synced, error) { return m.sync(ctx, name, progress) })
+}
+
+func (m *Manager) sync(ctx context.Context, name string, progress func(api.Progress)) (api.Synced, error) {
 	e, release, err := m.attachedOrTaken(ctx, name)
 	if err != nil {
 		return api.Synced{}, err
@@ -36,7 +37,7 @@ func (m *Manager) Sync(ctx context.Context, name string, progress func(api.Progr
 	}
 	vol, _, err := m.open(ctx, name, api.Attach{})
 	if err != nil {
-		return api.Synced{}, m.gaveUp(ctx, m.explain(name, err))
+		return api.Synced{}, m.explain(name, err)
 	}
 	r, err := m.syncVolume(ctx, vol, progress)
 	m.closeSoon(ctx, &export{vol: vol})
@@ -67,17 +68,32 @@ func (m *Manager) hasLog(name string) bool {
 
 func (m *Manager) syncVolume(ctx context.Context, vol *volume.Volume, progress func(api.Progress)) (api.Synced, error) {
 	var total int64
+	r := m.reports(ctx, progress)
+	defer r.end()
 	err := vol.Sync(ctx, func(p volume.Progress) {
 		total = p.Total
-		progress(api.Progress{Left: p.Left, Total: p.Total, Store: m.o.Health().Text})
+		r.say(p.Left, p.Total)
 	})
 	if err != nil {
-		return api.Synced{}, m.gaveUp(ctx, m.explain(vol.Name(), err))
+		return api.Synced{}, m.explain(vol.Name(), err)
 	}
 	return api.Synced{Total: total}, nil
 }
 
 var errAway = errors.New("store is away")
+
+// bounded runs an operation that needs the store until the store has been away for too long, and names it as the reason
+// then. The store's own retries have no end.
+func bounded[T any](ctx context.Context, m *Manager, do func(context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go m.watchStore(ctx, cancel)
+	r, err := do(ctx)
+	if err != nil && errors.Is(context.Cause(ctx), errAway) {
+		err = failure(api.CodeOffline, "the store %s has been away for %s (%s)", m.o.Host.Store.URL(), m.o.SyncTimeout, m.o.Health().Text)
+	}
+	return r, err
+}
 
 // watchStore ends ctx when the store has been away for the whole of the configured time.
 func (m *Manager) watchStore(ctx context.Context, cancel context.CancelCauseFunc) {
@@ -110,14 +126,6 @@ func later(a, b time.Time) time.Time {
 		return a
 	}
 	return b
-}
-
-// gaveUp names the store as the reason when that is what ended the operation.
-func (m *Manager) gaveUp(ctx context.Context, err error) error {
-	if errors.Is(context.Cause(ctx), errAway) {
-		return failure(api.CodeOffline, "the store %s has been away for %s (%s)", m.o.Host.Store.URL(), m.o.SyncTimeout, m.o.Health().Text)
-	}
-	return err
 }
 
 // settled forgets that a detached disk had writes left.
