@@ -84,6 +84,7 @@ func (d *daemon) openDisks() (err error) {
 		Log:         d.log,
 		Health:      d.engine.health,
 		Usage:       d.engine.usage,
+		Program:     d.o.Settings.Program(),
 		SyncTimeout: d.o.Settings.File.SyncTimeoutOr(defaultSyncLimit),
 		Events:      d.events(),
 	})

@@ -71,10 +71,13 @@ func (l leave) run(ctx context.Context, e *env, d *client.Client) error {
 	defer cancel()
 	// A cancelled stream takes its connection along; the daemon answers on another one.
 	r, err := d.Detach(ctx, l.name, api.Detach{Force: l.force})
+	if notFound(err) && synced.Left {
+		r, err = api.Detached{Closed: true}, nil // the store has now what an earlier detach had left here
+	}
 	if err != nil {
 		return errors.Join(why, err)
 	}
-	if r.DirtyBytes > 0 && !l.noSync && why == nil {
+	if r.DirtyWrites > 0 && !l.noSync && why == nil {
 		r, why = l.rest(ctx, e, d, r)
 	}
 	d.Close()
@@ -86,7 +89,7 @@ func (l leave) run(ctx context.Context, e *env, d *client.Client) error {
 			return err
 		}
 	}
-	if r.DirtyBytes > 0 || !r.Closed && !l.force {
+	if r.DirtyWrites > 0 || !r.Closed && !l.force {
 		return l.notAll(e, r, why)
 	}
 	e.say("%s: disk %q, all of it in the store%s", l.done, l.name, took(synced.Total, time.Since(begin)))
@@ -120,12 +123,20 @@ func (l leave) notAll(e *env, r api.Detached, why error) error {
 	case why != nil:
 		reason = " (" + why.Error() + ")"
 	}
-	if r.DirtyBytes == 0 {
+	if r.DirtyWrites == 0 {
 		return &exitError{exitNotAll, fmt.Errorf("%s: disk %q, but the store does not know yet that it is closed%s; `%s` tells it",
 			l.done, l.name, reason, e.command("sync "+l.name))}
 	}
-	return &exitError{exitNotAll, fmt.Errorf("%s: disk %q, but %s in %d writes are not in the store%s; they are safe in the log here, and `%s` uploads them",
-		l.done, l.name, config.Human(r.DirtyBytes), r.DirtyWrites, reason, e.command("sync "+l.name))}
+	return &exitError{exitNotAll, fmt.Errorf("%s: disk %q, but %s are not in the store%s; they are safe in the log here, and `%s` uploads them",
+		l.done, l.name, owed(r.DirtyBytes, r.DirtyWrites), reason, e.command("sync "+l.name))}
+}
+
+// owed says how much is not in the store. The bytes of a disk that could not be opened are not known.
+func owed(bytes int64, writes uint64) string {
+	if bytes == 0 && writes > 0 {
+		return fmt.Sprintf("%d writes", writes)
+	}
+	return fmt.Sprintf("%s in %d writes", config.Human(bytes), writes)
 }
 
 func notFound(err error) bool {

@@ -107,17 +107,4 @@ func (e *env) printJSON(v any) error {
 }
 
 // command is how to run one of our commands with this state dir.
-func (e *env) command(words string) string {
-	if def, err := config.Resolve(config.Given{Config: e.settings.ConfigPath}, os.Geteuid(), noEnv); err == nil && def.StateDir == e.settings.StateDir {
-		return config.Name + " " + words
-	}
-	return config.Name + " --state-dir " + e.settings.StateDir + " " + words
-}
-
-// noEnv knows only where the user's folders are.
-func noEnv(name string) string {
-	if len(name) > 7 && name[:7] == "GLIDEFS" {
-		return ""
-	}
-	return os.Getenv(name)
-}
+func (e *env) command(words string) string { return e.settings.Command(words) }

@@ -63,7 +63,7 @@ func mount(ctx context.Context, e *env, c *cli.Context) error {
 		return err
 	}
 	if os.Geteuid() != 0 {
-		return fmt.Errorf("mount needs root, for the loop device and the file system; without root, `%s attach --frontend fuse %s` gives the disk as a file, which needs fusermount3 only", config.Name, j.name)
+		return fmt.Errorf("mount needs root, for the loop device and the file system; without root, `%s` gives the disk as a file, which needs fusermount3 only", e.command("attach --frontend fuse "+j.name))
 	}
 	m, err := j.run(ctx)
 	if err != nil {
@@ -192,7 +192,7 @@ func (j *mountJob) onDevice(ctx context.Context, a api.Attached, dir string) (mo
 	}
 	loop, err := mounts.Attach(a.Path, mounts.LoopOptions{Sector: a.Sector, ReadOnly: a.ReadOnly})
 	if err != nil {
-		return mounted{}, fmt.Errorf("%w; `%s attach %s` gives the disk as a file without a loop device", err, config.Name, j.name)
+		return mounted{}, fmt.Errorf("%w; `%s` gives the disk as a file without a loop device", err, j.e.command("attach "+j.name))
 	}
 	defer loop.Close() // the loop device goes with its last user, so that nothing is left when something fails
 	return j.mount(ctx, a, loop.Device(), dir)
@@ -249,7 +249,7 @@ func (j *mountJob) fits(ctx context.Context, dev, found string) error {
 	case err != nil:
 		return err
 	case fs == "" || !slices.Contains(mounts.Kinds(), fs):
-		return fmt.Errorf("disk %q holds %s; mount formats blank disks only. `%s attach %s` gives the disk as it is", j.name, found, config.Name, j.name)
+		return fmt.Errorf("disk %q holds %s; mount formats blank disks only. `%s` gives the disk as it is", j.name, found, j.e.command("attach "+j.name))
 	case j.fs != "" && j.fs != fs:
 		return fmt.Errorf("disk %q holds %s, not %s, and is never formatted again; leave --fs out, or use another disk", j.name, found, j.fs)
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 
 	"github.com/urfave/cli/v2"
-
-	"glidefs-appliance/appliance/config"
 )
 
 func yesFlag() cli.Flag { return &cli.BoolFlag{Name: "yes", Usage: "really"} }
@@ -37,5 +35,5 @@ func rm(ctx context.Context, e *env, c *cli.Context) error {
 	if err := d.Remove(ctx, name); err != nil {
 		return err
 	}
-	return e.result(map[string]string{"removed": name}, "removed disk %q; `%s gc` frees its space once the grace time has passed", name, config.Name)
+	return e.result(map[string]string{"removed": name}, "removed disk %q; `%s` frees its space once the grace time has passed", name, e.command("gc"))
 }

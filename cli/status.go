@@ -69,8 +69,8 @@ func printStatus(out io.Writer, list []api.Disk, daemon string) error {
 	fmt.Fprintln(w, "NAME\tSIZE\tFRONTEND\tDEVICE\tMOUNTED ON\tSTATE\tNOT IN STORE\tOLDEST\tSTORE EXACT UP TO")
 	for _, d := range list {
 		fmt.Fprintln(w, strings.Join([]string{
-			d.Name, config.Human(d.SizeBytes), or(d.Frontend, "-"), or(d.Device, "-"), or(strings.Join(d.MountedOn, ","), "-"),
-			d.State, config.Human(d.DirtyBytes), age(d.OldestDirty), barrier(d.BarrierTime),
+			d.Name, size(d.SizeBytes), or(d.Frontend, "-"), or(d.Device, "-"), or(strings.Join(d.MountedOn, ","), "-"),
+			d.State, missing(d), age(d.OldestDirty), barrier(d.BarrierTime),
 		}, "\t"))
 	}
 	h := list[0].Host
@@ -85,6 +85,22 @@ func printStatus(out io.Writer, list []api.Disk, daemon string) error {
 		}
 	}
 	return w.Flush()
+}
+
+// missing is what the store has not.
+func missing(d api.Disk) string {
+	if d.DirtyBytes == 0 && d.DirtyWrites > 0 {
+		return owed(0, d.DirtyWrites)
+	}
+	return config.Human(d.DirtyBytes)
+}
+
+// size of a disk; that of one that could not be opened may not be known.
+func size(n int64) string {
+	if n == 0 {
+		return "-"
+	}
+	return config.Human(n)
 }
 
 func age(seconds float64) string {

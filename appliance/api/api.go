@@ -144,6 +144,8 @@ type Detached struct {
 // and closed again.
 type Synced struct {
 	Total int64 `json:"uploaded_bytes"`
+	// Left: the disk is not attached; these were the writes that an earlier detach had left here.
+	Left bool `json:"left_by_detach,omitempty"`
 }
 
 // Progress of a sync (bytes of writes) or a verify (bytes of objects).

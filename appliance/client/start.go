@@ -41,7 +41,7 @@ func Connect(ctx context.Context, s config.Settings) (*Client, error) {
 		case err == nil:
 			return c, c.fits(s)
 		case errors.Is(err, ErrStuck):
-			return nil, fmt.Errorf("the daemon of %s does not answer; `%s status` says more; if it stays so, end it (kill -9 is safe) and try again", dir, config.Name)
+			return nil, fmt.Errorf("the daemon of %s does not answer; `%s` says more; if it stays so, end it (kill -9 is safe) and try again", dir, s.Command("status"))
 		}
 		err = start(ctx, s)
 		var refused *api.Error

@@ -171,3 +171,18 @@ func TestLoadMount(t *testing.T) {
 		t.Errorf("a missing file: %+v, %v", m, err)
 	}
 }
+
+// A hint that is typed as it stands must not reach another state dir.
+func TestCommand(t *testing.T) {
+	t.Setenv("GLIDEFS_STATE_DIR", "/elsewhere")
+	if got, want := (Settings{StateDir: "/elsewhere"}).Command("ls"), Name+" --state-dir /elsewhere ls"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	def, err := Resolve(Given{}, os.Geteuid(), func(name string) string { return map[string]string{"HOME": os.Getenv("HOME")}[name] })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := def.Command("ls"), Name+" ls"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

@@ -3,7 +3,9 @@ package config
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -80,6 +82,23 @@ func Resolve(g Given, uid int, getenv func(string) string) (Settings, error) {
 		s.CacheDir = filepath.Join(s.StateDir, "cache")
 	}
 	return s, nil
+}
+
+// Command is how to type one of our commands so that it means the state dir of these settings.
+func (s Settings) Command(words string) string { return s.Program() + " " + words }
+
+// Program is what such a command begins with, whatever variables are set where it is typed.
+func (s Settings) Program() string {
+	plain := func(name string) string {
+		if strings.HasPrefix(name, "GLIDEFS_") {
+			return ""
+		}
+		return os.Getenv(name)
+	}
+	if def, err := Resolve(Given{}, os.Geteuid(), plain); err == nil && def.StateDir == s.StateDir {
+		return Name
+	}
+	return Name + " --state-dir " + s.StateDir
 }
 
 // defaults leaves paths empty that need HOME when there is none.

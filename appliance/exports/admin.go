@@ -59,14 +59,22 @@ func (m *Manager) remove(ctx context.Context, name string) error {
 		return m.explain(name, err)
 	}
 	if man := cell.Current(); !man.Closed {
-		return failure(api.CodeOwned, "disk %q is owned by %s since %s; detach it there first, or take it over here with `%s attach --takeover %s` and detach it",
-			name, man.Owner.Host, instant(man.Since), config.Name, name)
+		return m.inUse(name, man)
 	}
 	if err := gc.Trash(ctx, m.o.Host.Store, name); err != nil {
 		return m.explain(name, err)
 	}
 	m.CollectSoon()
 	return nil
+}
+
+// inUse refuses to remove a disk that somebody, maybe this host, has not closed.
+func (m *Manager) inUse(name string, man *manifest.Manifest) error {
+	if man.Owner.State == m.o.State.ID {
+		return busy("disk %q has writes that are only here, or was not closed; `%s` uploads them, `%s` drops them", name, m.command("sync "+name), m.command("abandon "+name+" --yes"))
+	}
+	return failure(api.CodeOwned, "disk %q is owned by %s since %s; detach it there first, or take it over here with `%s` and detach it",
+		name, man.Owner.Host, instant(man.Since), m.command("attach --takeover "+name))
 }
 
 // idle takes the name of a disk that must not be attached.
@@ -80,7 +88,7 @@ func (m *Manager) idle(ctx context.Context, name, what string) (release func(), 
 	}
 	if m.get(name) != nil {
 		release()
-		return nil, busy("disk %q is attached here; detach it first (`%s status` shows where it is mounted)", name, config.Name)
+		return nil, busy("disk %q is attached here; detach it first (`%s` shows where it is mounted)", name, m.command("status"))
 	}
 	return release, nil
 }
@@ -165,6 +173,9 @@ func (m *Manager) salvage(ctx context.Context, name, as string) error {
 		return err
 	}
 	defer release()
+	if !m.hasLog(name) {
+		return failure(api.CodeNotFound, "there is nothing to salvage: this host has no write log of disk %q", name)
+	}
 	if err := volume.Salvage(ctx, m.o.Host, name, as); err != nil {
 		if errors.Is(err, volume.ErrExists) {
 			return m.explain(as, err)
@@ -186,6 +197,9 @@ func (m *Manager) abandon(ctx context.Context, name string, dry bool) (api.Aband
 	}
 	defer release()
 	n, err := volume.Abandon(ctx, m.o.Host, name, dry)
+	if errors.Is(err, volume.ErrNotFound) {
+		return api.Abandoned{}, failure(api.CodeNotFound, "there is nothing to abandon: this host has no write log of disk %q, and does not own it", name)
+	}
 	if err != nil {
 		return api.Abandoned{}, m.explain(name, err)
 	}

@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"glidefs-appliance/appliance/api"
-	"glidefs-appliance/appliance/config"
 	"glidefs-appliance/appliance/statedir"
 	"glidefs-appliance/backend/volume"
 	"glidefs-appliance/frontends/fuse"
@@ -49,22 +48,38 @@ func (m *Manager) Detach(ctx context.Context, name string, d api.Detach) (api.De
 	return r, nil
 }
 
-// forget drops a disk that the last daemon had and that could not be opened again. Its log stays, to be settled.
+// forget drops a disk that the last daemon had and that could not be opened again. Its log stays, to be settled, and
+// status goes on showing it.
 func (m *Manager) forget(ctx context.Context, name string) (api.Detached, error) {
 	m.mu.Lock()
-	_, known := m.mu.disks[name]
-	delete(m.mu.disks, name)
+	e, known := m.mu.disks[name]
 	m.mu.Unlock()
 	if !known {
 		return api.Detached{}, failure(api.CodeNotFound, "disk %q is not attached", name)
 	}
-	m.save()
-	if !m.hasLog(name) {
-		return api.Detached{Closed: true}, nil
+	left, hasLog := m.left(ctx, name, e.wasBefore.Left), m.hasLog(name)
+	m.mu.Lock()
+	delete(m.mu.disks, name)
+	if hasLog {
+		m.mu.owed[name] = statedir.Export{Name: name, Left: left, Since: time.Now().UTC()}
 	}
+	m.mu.Unlock()
+	m.save()
+	return api.Detached{DirtyBytes: left.Owed, DirtyWrites: left.Writes, Closed: !hasLog}, nil
+}
+
+// left counts the writes that are only in the log of a disk that cannot be opened; was is what is known of it.
+func (m *Manager) left(ctx context.Context, name string, was statedir.Left) statedir.Left {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
 	const countOnly = true
 	writes, err := volume.Abandon(ctx, m.o.Host, name, countOnly)
-	return api.Detached{DirtyWrites: writes}, m.explain(name, err)
+	if err != nil {
+		m.o.Log.Warn("the writes that are only here cannot be counted", "disk", name, "err", err)
+		return was
+	}
+	was.Writes = writes
+	return was
 }
 
 // withdraw takes the disk from its users.
@@ -76,7 +91,7 @@ func (m *Manager) withdraw(ctx context.Context, name string, e *export, force bo
 	defer cancel()
 	err := m.withhold(ctx, name, e, force)
 	if errors.Is(err, fuse.ErrBusy) || errors.Is(err, ublk.ErrBusy) {
-		return busy("disk %q is in use: %s is open or has a loop device; `%s umount DIR` if it is mounted, or --force", name, e.path, config.Name)
+		return busy("disk %q is in use: %s is open or has a loop device; `%s` if it is mounted, or --force", name, e.path, m.command("umount DIR"))
 	}
 	return err
 }
@@ -108,9 +123,14 @@ func (m *Manager) close(ctx context.Context, e *export) api.Detached {
 	m.mu.Lock()
 	delete(m.mu.disks, name)
 	delete(m.mu.states, name)
-	delete(m.mu.owed, name)
-	if !r.Closed {
-		m.mu.owed[name] = statedir.Export{Name: name, Owed: r.DirtyBytes, Since: time.Now().UTC()}
+	switch {
+	case st.ReadOnly: // what an earlier attach left stays
+	case r.Closed:
+		delete(m.mu.owed, name)
+	default:
+		m.mu.owed[name] = statedir.Export{Name: name, Since: time.Now().UTC(), Left: statedir.Left{
+			Size: st.Size, Owed: r.DirtyBytes, Writes: r.DirtyWrites, Oldest: st.OldestDirty, Barrier: st.BarrierTime,
+		}}
 	}
 	m.mu.Unlock()
 	m.save()
@@ -168,7 +188,10 @@ func (m *Manager) stop(ctx context.Context, l statedir.Export, e *export, left b
 
 func (m *Manager) keepAttached(l statedir.Export) {
 	m.mu.Lock()
-	delete(m.mu.owed, l.Name)
+	if !l.ReadOnly {
+		l.Left = m.mu.owed[l.Name].Left
+		delete(m.mu.owed, l.Name)
+	}
 	m.mu.disks[l.Name] = &export{wasBefore: l}
 	m.mu.Unlock()
 	m.save()

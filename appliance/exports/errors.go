@@ -34,12 +34,15 @@ func checkSize(n int64) error {
 	return nil
 }
 
-func sizeError(name string, have, ask int64) error {
+func (m *Manager) sizeError(name string, have, ask int64) error {
 	if ask < have {
 		return refused("disk %q has %s, more than %s, and cannot shrink; leave --size out", name, config.Size(have), config.Size(ask))
 	}
-	return refused("disk %q has %s, not %s; `%s resize %s %s` makes it larger", name, config.Size(have), config.Size(ask), config.Name, name, config.Size(ask))
+	return refused("disk %q has %s, not %s; `%s` makes it larger", name, config.Size(have), config.Size(ask), m.command(fmt.Sprintf("resize %s %s", name, config.Size(ask))))
 }
+
+// command is how to type one of our commands here.
+func (m *Manager) command(words string) string { return m.o.Program + " " + words }
 
 // explain turns an error of the engine into one that names the ways out.
 func (m *Manager) explain(name string, err error) error {
@@ -60,16 +63,16 @@ func (m *Manager) explain(name string, err error) error {
 			name, owned.Host, instant(owned.Since), instant(owned.Last))
 	case errors.As(err, &missing):
 		return failure(api.CodeInternal, "disk %q: this host has not uploaded everything, and its write log is missing from %s. "+
-			"Bring the folder back; or, if it is lost, `%s abandon %s --yes` lets the disk go on from what the store holds, exact up to %s", name, missing.Dir, config.Name, name, instant(missing.Last))
+			"Bring the folder back; or, if it is lost, `%s` lets the disk go on from what the store holds, exact up to %s", name, missing.Dir, m.command("abandon "+name+" --yes"), instant(missing.Last))
 	case errors.As(err, &foreign):
-		return stranded(name, foreign)
+		return m.stranded(name, foreign)
 	case errors.Is(err, volume.ErrFenced):
-		return failure(api.CodeOwned, "disk %q was taken over by another host, and takes no more writes here. `%s salvage %s NEW` saves what this host "+
-			"has of it as a disk of another name, `%s abandon %s --yes` drops that", name, config.Name, name, config.Name, name)
+		return failure(api.CodeOwned, "disk %q was taken over by another host, and takes no more writes here. `%s` saves what this host "+
+			"has of it as a disk of another name, `%s` drops that", name, m.command("salvage "+name+" NEW"), m.command("abandon "+name+" --yes"))
 	case errors.As(err, &size):
-		return sizeError(name, size.Have, size.Ask)
+		return m.sizeError(name, size.Have, size.Ask)
 	case errors.Is(err, volume.ErrNotFound), errors.Is(err, store.ErrNotFound):
-		return failure(api.CodeNotFound, "disk %q is not in the store %s; `%s ls` lists what is", name, m.o.Host.Store.URL(), config.Name)
+		return failure(api.CodeNotFound, "disk %q is not in the store %s; `%s` lists what is", name, m.o.Host.Store.URL(), m.command("ls"))
 	case errors.Is(err, volume.ErrExists):
 		return failure(api.CodeRefused, "disk %q exists already; choose another name", name)
 	}
@@ -85,16 +88,16 @@ func (m *Manager) takenOver(name string, owned *volume.OwnedError) error {
 	if err != nil {
 		return fmt.Errorf("disk %q was taken over by %s since %s, and this host's log of it cannot be counted: %w", name, owned.Host, instant(owned.Since), err)
 	}
-	return stranded(name, &volume.LogForeignError{
+	return m.stranded(name, &volume.LogForeignError{
 		Dir: filepath.Join(m.o.Host.Logs, name), Host: owned.Host, Since: owned.Since, Writes: writes, Reason: "it was taken over",
 	})
 }
 
 // stranded says how to settle a log that nobody will upload.
-func stranded(name string, e *volume.LogForeignError) error {
+func (m *Manager) stranded(name string, e *volume.LogForeignError) error {
 	return failure(api.CodeOwned, "disk %q: the write log in %s does not continue what the store holds (%s): %s has the disk since %s. "+
-		"%d writes are only here. `%s salvage %s NEW` saves them as a disk of another name, `%s abandon %s --yes` drops them",
-		name, e.Dir, e.Reason, or(e.Host, "another host"), instant(e.Since), e.Writes, config.Name, name, config.Name, name)
+		"%d writes are only here. `%s` saves them as a disk of another name, `%s` drops them",
+		name, e.Dir, e.Reason, or(e.Host, "another host"), instant(e.Since), e.Writes, m.command("salvage "+name+" NEW"), m.command("abandon "+name+" --yes"))
 }
 
 // instant writes a time for people, to the second.

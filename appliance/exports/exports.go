@@ -32,7 +32,6 @@ import (
 	"time"
 
 	"glidefs-appliance/appliance/api"
-	"glidefs-appliance/appliance/config"
 	"glidefs-appliance/appliance/statedir"
 	"glidefs-appliance/backend/manifest"
 	"glidefs-appliance/backend/volume"
@@ -53,7 +52,9 @@ type Options struct {
 	Health func() Health
 	// Usage fills what all disks of the host share.
 	Usage func() api.Host
-	// SyncTimeout ends a Sync whose store has been away for so long.
+	// Program begins our commands in messages, so that they mean this state dir.
+	Program string
+	// SyncTimeout ends what waits for a store that has been away for so long.
 	SyncTimeout time.Duration
 	Events      Events
 	// Life ends with the daemon, and with it what runs in the background.
@@ -191,14 +192,14 @@ func (m *Manager) again(name string, e *export, a api.Attach) (api.Attached, err
 	r.Already = true
 	switch {
 	case a.Size != 0 && a.Size != r.Size:
-		return r, sizeError(name, r.Size, a.Size)
+		return r, m.sizeError(name, r.Size, a.Size)
 	case a.ReadOnly != r.ReadOnly:
 		return r, busy("disk %q is attached %s; detach it first", name, map[bool]string{true: "read-only", false: "for writing"}[r.ReadOnly])
 	case a.Frontend != "" && a.Frontend != "auto" && a.Frontend != r.Frontend:
 		return r, busy("disk %q is attached through %s; detach it first", name, r.Frontend)
 	}
 	if st := e.vol.Status(); st.State == "fenced" || st.State == "failed" {
-		return r, busy("disk %q is %s: %s; `%s detach --force %s` lets go of it and keeps its log", name, st.State, st.Reason, config.Name, name)
+		return r, busy("disk %q is %s: %s; `%s` lets go of it and keeps its log", name, st.State, st.Reason, m.command("detach --force "+name))
 	}
 	return r, nil
 }
@@ -225,7 +226,7 @@ func (m *Manager) open(ctx context.Context, name string, a api.Attach) (vol *vol
 		return nil, false, err
 	}
 	if a.Size != 0 && a.Size != vol.Size() {
-		return nil, false, errors.Join(sizeError(name, vol.Size(), a.Size), closeVolume(vol))
+		return nil, false, errors.Join(m.sizeError(name, vol.Size(), a.Size), closeVolume(vol))
 	}
 	return vol, created, nil
 }
@@ -240,7 +241,9 @@ func (m *Manager) publish(ctx context.Context, vol *volume.Volume, c choice, rea
 	m.mu.Lock()
 	m.mu.disks[vol.Name()] = e
 	m.mu.ever = true
-	delete(m.mu.owed, vol.Name())
+	if !readOnly {
+		delete(m.mu.owed, vol.Name())
+	}
 	m.mu.Unlock()
 	m.save()
 	return e, nil

@@ -15,10 +15,10 @@ func TestStandstillIsReported(t *testing.T) {
 		health := Health{Text: "ok"}
 		var said []api.Progress
 		r := newReports(t.Context(), func(p api.Progress) { said = append(said, p) }, func() Health { return health })
-		time.Sleep(3 * repeatEvery) // of the bubble: nothing to say yet
+		time.Sleep(3*repeatEvery + repeatEvery/2) // of the bubble: nothing to say yet
 		r.say(7, 9)
 		health.Text = "down"
-		time.Sleep(2*repeatEvery + repeatEvery/2)
+		time.Sleep(2 * repeatEvery)
 		r.end()
 		want := []api.Progress{{Left: 7, Total: 9, Store: "ok"}, {Left: 7, Total: 9, Store: "down"}, {Left: 7, Total: 9, Store: "down"}}
 		if !slices.Equal(said, want) {

@@ -66,6 +66,9 @@ func (m *Manager) reopen(ctx context.Context, l statedir.Export) {
 		return
 	}
 	m.o.Log.Error("disk of the last daemon cannot be opened again", "disk", l.Name, "err", err)
+	if m.hasLog(l.Name) && !l.ReadOnly {
+		l.Left = m.left(ctx, l.Name, l.Left)
+	}
 	m.mu.Lock()
 	m.mu.disks[l.Name] = &export{wasBefore: l, reattach: err}
 	m.mu.Unlock()

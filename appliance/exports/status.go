@@ -17,10 +17,12 @@ func (m *Manager) Status() []api.Disk {
 	list := []api.Disk{}
 	m.mu.Lock()
 	for name, e := range m.mu.disks {
-		list = append(list, m.describe(name, e))
+		list = append(list, m.describeLocked(name, e))
 	}
-	for _, o := range m.mu.owed {
-		list = append(list, detached(o))
+	for name, o := range m.mu.owed {
+		if m.mu.disks[name] == nil {
+			list = append(list, m.detached(o))
+		}
 	}
 	m.mu.Unlock()
 	for i := range list {
@@ -31,17 +33,25 @@ func (m *Manager) Status() []api.Disk {
 }
 
 // detached describes a disk with writes that are only in its log here.
-func detached(o statedir.Export) api.Disk {
-	return api.Disk{
-		Name: o.Name, State: "detached", DirtyBytes: o.Owed, OldestDirty: time.Since(o.Since).Seconds(),
-		Reason: "not attached; writes that are only here are uploaded by `sync " + o.Name + "`", MountedOn: []string{},
-	}
+func (m *Manager) detached(o statedir.Export) api.Disk {
+	d := closed(o)
+	d.State, d.Reason = "detached", "not attached; `"+m.command("sync "+o.Name)+"` uploads the writes that are only here"
+	return d
 }
 
-func (m *Manager) describe(name string, e *export) api.Disk {
+// closed describes a disk as it was closed.
+func closed(was statedir.Export) api.Disk {
+	d := api.Disk{Name: was.Name, ReadOnly: was.ReadOnly, Frontend: was.Frontend, Device: was.Device, MountedOn: []string{}}
+	d.SizeBytes, d.DirtyBytes, d.DirtyWrites = was.Size, was.Owed, was.Writes
+	d.OldestDirty, d.BarrierTime = age(was.Oldest), barrier(was.Barrier)
+	return d
+}
+
+// describeLocked is called with m.mu held.
+func (m *Manager) describeLocked(name string, e *export) api.Disk {
 	if e.vol == nil {
-		was := e.wasBefore
-		d := api.Disk{Name: name, ReadOnly: was.ReadOnly, Frontend: was.Frontend, Device: was.Device, State: "opening", MountedOn: []string{}}
+		d := closed(e.wasBefore)
+		d.State, d.Reason = "opening", "was attached when the last daemon ended; every start opens it again"
 		if e.reattach != nil {
 			d.State, d.Reason = "failed", e.reattach.Error()
 		}
@@ -55,14 +65,27 @@ func (m *Manager) describe(name string, e *export) api.Disk {
 		DirtyBytes: st.DirtyBytes, DirtyWrites: st.DirtyWrites, Waiting: st.Waiting,
 		BarrierSeq: st.BarrierSeq, LogBytes: st.LogBytes, UploadedBytes: st.UploadedSize,
 	}
-	if !st.OldestDirty.IsZero() {
-		d.OldestDirty = max(0, time.Since(st.OldestDirty).Seconds())
-	}
-	if !st.BarrierTime.IsZero() {
-		t := st.BarrierTime.UTC().Format(time.RFC3339Nano)
-		d.BarrierTime = &t
+	d.OldestDirty, d.BarrierTime = age(st.OldestDirty), barrier(st.BarrierTime)
+	if o, ok := m.mu.owed[name]; ok { // read-only, over what an earlier attach left
+		d.DirtyBytes, d.DirtyWrites, d.OldestDirty = o.Owed, o.Writes, age(o.Oldest)
 	}
 	return d
+}
+
+// age of the oldest of some writes in seconds, 0 when there is none.
+func age(oldest time.Time) float64 {
+	if oldest.IsZero() {
+		return 0
+	}
+	return max(0, time.Since(oldest).Seconds())
+}
+
+func barrier(t time.Time) *string {
+	if t.IsZero() {
+		return nil
+	}
+	s := t.UTC().Format(time.RFC3339Nano)
+	return &s
 }
 
 // Sweep looks at every disk once and reports states that changed; called about once a second with what Status returned.

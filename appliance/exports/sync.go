@@ -40,6 +40,7 @@ func (m *Manager) sync(ctx context.Context, name string, progress func(api.Progr
 		return api.Synced{}, m.explain(name, err)
 	}
 	r, err := m.syncVolume(ctx, vol, progress)
+	r.Left = true
 	m.closeSoon(ctx, &export{vol: vol})
 	return r, err
 }

@@ -9,8 +9,10 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"glidefs-appliance/appliance/api"
+	"glidefs-appliance/appliance/config"
 	"glidefs-appliance/appliance/exports"
 	"glidefs-appliance/appliance/metrics"
 	"glidefs-appliance/appliance/statedir"
@@ -46,6 +48,8 @@ func serve(t testing.TB, ending *bool) *httptest.Server {
 		State: state, Log: slog.New(slog.DiscardHandler),
 		Health: func() exports.Health { return exports.Health{Text: store.HealthOK} },
 		Usage:  func() api.Host { return api.Host{LogLimit: 64 << 20} },
+
+		Program: config.Name, SyncTimeout: time.Minute,
 	})
 	counters := metrics.Handler(metrics.Sources{Disks: m.Status, Requests: func() []metrics.Requests {
 		return []metrics.Requests{{Class: "guest", Requests: 7}}

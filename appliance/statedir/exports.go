@@ -23,9 +23,18 @@ type Export struct {
 	// that we own them still.
 	Attached bool   `json:"attached"`
 	Boot     string `json:"boot,omitempty"` // id of the boot in which it was attached
-	// Owed is what was not in the store when the disk was detached, bytes; with Attached unset only.
-	Owed  int64     `json:"owed_bytes,omitempty"`
+	Left
 	Since time.Time `json:"since"`
+}
+
+// Left describes a disk when it was closed, for as long as its log here has something that the store has not. What is
+// not known is zero.
+type Left struct {
+	Size    int64     `json:"size_bytes,omitempty"`
+	Owed    int64     `json:"owed_bytes,omitempty"`  // not in the store
+	Writes  uint64    `json:"owed_writes,omitempty"` // of which that is
+	Oldest  time.Time `json:"oldest,omitzero"`       // of these writes
+	Barrier time.Time `json:"barrier,omitzero"`      // the store is exact up to then
 }
 
 // Exports reads the list; none is no error.

@@ -131,7 +131,7 @@ func TestExports(t *testing.T) {
 	}
 	want := []Export{
 		{Name: "a", Frontend: "fuse", Attached: true, Since: time.Unix(1, 0).UTC()},
-		{Name: "b", Owed: 4096, Since: time.Unix(2, 0).UTC()},
+		{Name: "b", Left: Left{Owed: 4096}, Since: time.Unix(2, 0).UTC()},
 	}
 	if err := s.SetExports(want); err != nil {
 		t.Fatal(err)
