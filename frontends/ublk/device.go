@@ -30,7 +30,7 @@ type Device struct {
 	copies   bool // no request's pages are put into the table
 	zeroCopy bool // as the kernel granted it
 	perTag   bool // each tag may have its own thread
-	bare     bool // without partitions
+	bare     bool // without partitions: nobody looks for any
 	char     int  // /dev/ublkcN
 	descs    [][]byte
 	sizes    []frontends.Sizes // of each worker's requests
@@ -89,13 +89,10 @@ func (d *Device) open(ctx context.Context) error {
 func (d *Device) wanted() devInfo {
 	i := devInfo{
 		Queues: uint16(min(len(d.s.workers), maxQueues)), Depth: uint16(d.s.depth()), MaxIOBytes: maxIOBytes, ID: anyID, Cookie: d.cookie,
-		Flags: flagUserCopy | flagRecovery | flagReissue | flagUpdateSize,
+		Flags: flagUserCopy | flagRecovery | flagReissue | flagUpdateSize | flagNoPartScan,
 	}
 	if !d.copies {
 		i.Flags |= flagZeroCopy | flagAutoBufReg
-	}
-	if d.bare {
-		i.Flags |= flagNoPartScan
 	}
 	return i
 }

@@ -25,7 +25,7 @@
 //
 // # Life of a device
 //
-//	ADD_DEV, SET_PARAMS, open and map /dev/ublkcN, FETCH every tag, START_DEV                        Add
+//	ADD_DEV, SET_PARAMS, open and map /dev/ublkcN, FETCH every tag, START_DEV, search for partitions Add
 //	START_USER_RECOVERY, open and map, FETCH every tag, END_USER_RECOVERY                            Add, after a crash
 //	STOP_DEV while workers serve; every tag comes back with ENODEV; unmap, close; DEL_DEV            Remove
 //	close everything: the device waits, QUIESCED, for the next process; its users with it            Close
