@@ -273,10 +273,10 @@ func (d *Device) remove(ctx context.Context, force bool) error {
 	if err := d.closeChar(); err != nil {
 		return err
 	}
+	unmark(d.info.ID)
 	if err := del(d.info.ID); err != nil && !errors.Is(err, unix.ENODEV) {
 		return err
 	}
-	unmark(d.info.ID)
 	return nil
 }
 

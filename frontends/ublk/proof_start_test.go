@@ -7,6 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"glidefs-appliance/backend/store"
+	"glidefs-appliance/backend/store/mem"
+	"glidefs-appliance/backend/store/storetest"
 	"glidefs-appliance/backend/volume"
 	"glidefs-appliance/frontends/frontendtest"
 	"glidefs-appliance/frontends/ublk/uring"
@@ -32,6 +35,31 @@ func TestBenchStart(t *testing.T) {
 		n, f, l := middle(null), middle(fresh), middle(local)
 		t.Logf("START_DEV: null target %v, new disk %v (%.2f times), first blocks in the log %v (%.2f times); must be <= 2",
 			n, f, float64(f)/float64(n), l, float64(l)/float64(n))
+	})
+}
+
+// TestStartIsLocal: what the kernel reads of a new disk, or of one whose first blocks are in its log, while its device is
+// started and searched for partitions is answered at once by a worker: no goroutine is asked, and not the store.
+func TestStartIsLocal(t *testing.T) {
+	eachMode(t, func(t *testing.T, zeroCopy bool) {
+		s, h, fault := openServer(t, zeroCopy), engine(t, stateDir(t), volume.Tuning{UploadAge: time.Hour}), storetest.NewFault(mem.New())
+		behind(h, fault)
+		v := openVolume(t, h, "disk", 64<<20, 4096)
+		for _, what := range []string{"new disk", "first blocks in the log"} {
+			before, asked := s.Stats(), fault.Count(store.OpGet)
+			dev, err := s.Add(t.Context(), v.Name(), v, AddOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			after := s.Stats()
+			if after.Inline == before.Inline || after.Deferred > before.Deferred || fault.Count(store.OpGet) > asked {
+				t.Errorf("%s: %+v became %+v, and the store was asked %d times", what, before, after, fault.Count(store.OpGet)-asked)
+			}
+			writeFirst(t, dev.Path())
+			if err := s.Remove(t.Context(), v.Name(), true); err != nil {
+				t.Fatal(err)
+			}
+		}
 	})
 }
 

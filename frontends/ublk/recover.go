@@ -162,10 +162,10 @@ func (s *Server) discard(i devInfo) error {
 	if err := s.control.stop(i.ID); err != nil && !errors.Is(err, unix.ENODEV) {
 		return err
 	}
+	unmark(i.ID)
 	if err := s.control.drop(i.ID); err != nil && !errors.Is(err, unix.ENODEV) {
 		return err
 	}
-	unmark(i.ID)
 	return nil
 }
 
