@@ -51,7 +51,7 @@ func ways(t *testing.T) []way {
 		return []way{{frontend: "ublk-copy", why: "lacks AUTO_BUF_REG"}}
 	case "zerocopy":
 		return []way{
-			{frontend: "ublk-zc", why: "the kernel offers zero copy"},
+			{frontend: "ublk-zc", why: "the kernel offers zero copy", env: []string{"GLIDEFS_FORCE_USER_COPY="}}, // counts as unset
 			{frontend: "ublk-copy", why: "GLIDEFS_FORCE_USER_COPY is set", env: []string{"GLIDEFS_FORCE_USER_COPY=1"}},
 		}
 	}

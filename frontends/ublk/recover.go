@@ -169,7 +169,8 @@ func (s *Server) discard(i devInfo) error {
 	return nil
 }
 
-// fits tells whether a left device can go on as this disk: nothing of its shape can be changed any more but the size.
+// fits tells whether a left device can go on as this disk: nothing of its shape can be changed any more but the size, and
+// that not everywhere. One that shows the disk smaller than it is (it has grown) goes on as it is: its users have it open.
 func (d *Device) fits(i devInfo) bool {
 	if i.State == stateDead || i.Flags&(flagUserCopy|flagRecovery) != flagUserCopy|flagRecovery {
 		return false
@@ -179,9 +180,8 @@ func (d *Device) fits(i devInfo) bool {
 		return false
 	}
 	want := d.params()
-	grown := i.Flags&flagUpdateSize != 0 && p.basic.devSectors <= want.basic.devSectors
 	return p.basic.logicalShift == want.basic.logicalShift && p.basic.attrs&attrReadOnly == want.basic.attrs&attrReadOnly &&
-		(grown || p.basic.devSectors == want.basic.devSectors)
+		p.basic.devSectors <= want.basic.devSectors
 }
 
 // recover takes a device back. On an error it stays QUIESCED: for another try, or once workers have its tags for the

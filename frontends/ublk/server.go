@@ -222,7 +222,7 @@ type AddOptions struct {
 }
 
 // Add serves a disk as a block device. If a process of this owner that is gone left one of that name, with the same
-// size and sector, it is taken back: its users go on without an error.
+// sector and no larger, it is taken back: its users go on without an error.
 func (s *Server) Add(ctx context.Context, name string, disk frontends.Disk, o AddOptions) (*Device, error) {
 	cookie, err := s.claim(name)
 	if err != nil {
