@@ -21,7 +21,7 @@
 //
 // The control thread sends the control commands of all devices; when the kernel loses one, another takes over. Workers never wait for it, nor it for them: START_DEV,
 // STOP_DEV and whoever opens a device wait for requests that the workers serve. A tag belongs to the thread that fetched
-// it, so a worker's goroutine never returns before its ring is closed.
+// it: when that ends, in order or killed, the kernel takes its tags back on it (uring.Tether), and only then is its ring closed.
 //
 // # Life of a device
 //

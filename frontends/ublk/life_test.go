@@ -8,9 +8,12 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"glidefs-appliance/frontends"
 	"glidefs-appliance/frontends/frontendtest"
 
 	"golang.org/x/sys/unix"
@@ -90,6 +93,50 @@ func TestHandOver(t *testing.T) {
 			t.Errorf("a read during the hand-over: %v, or other bytes", err)
 		}
 		f.Close()
+	})
+}
+
+// TestHandOverBusy: a server that closes while its devices have requests all the time lets go of each, and their users
+// get no error.
+func TestHandOverBusy(t *testing.T) {
+	const devices = 8
+	eachMode(t, func(t *testing.T, zeroCopy bool) {
+		owner := t.Name() + strconv.Itoa(os.Getpid())
+		a, disks, ids := openOwned(t, zeroCopy, owner), [devices]frontends.Disk{}, [devices]int{}
+		var stop atomic.Bool
+		var users sync.WaitGroup
+		for i := range disks {
+			disks[i] = frontendtest.NewMemDisk(mib, 4096)
+			dev, err := a.Add(soon(t), fmt.Sprint("disk", i), disks[i], AddOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ids[i] = dev.ID()
+			f, p := openDirect(t, dev.Path()), alignedBytes(t, 64<<10)
+			users.Go(func() {
+				for off := int64(0); !stop.Load(); off = (off + int64(len(p))) % mib {
+					if _, err := f.WriteAt(p, off); err != nil {
+						t.Errorf("device %d: %v", dev.ID(), err)
+						return
+					}
+				}
+			})
+			awaitRequests(t, dev.Path(), 10)
+		}
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+		b := openOwned(t, zeroCopy, owner)
+		if err := b.Settle(soon(t)); err != nil {
+			t.Fatal(err)
+		}
+		for i, d := range disks {
+			if again := serve(t, b, fmt.Sprint("disk", i), d); again.ID() != ids[i] {
+				t.Errorf("device %d became %d", ids[i], again.ID())
+			}
+		}
+		stop.Store(true)
+		users.Wait()
 	})
 }
 

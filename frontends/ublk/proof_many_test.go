@@ -90,8 +90,8 @@ func TestManyKilled(t *testing.T) {
 			_, now := doneBy(t, paths[0])
 			return now > before
 		})
-		d.kill()
 		began = time.Now()
+		d.kill()
 		d = startKind(t, "many", state, zeroCopy)
 		t.Logf("taken back %v after the kill (%s)", time.Since(began), d.times(t))
 		if d.path != strings.Join(paths, " ") {

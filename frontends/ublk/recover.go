@@ -76,8 +76,7 @@ func (s *Server) taken(cookie uint64) {
 
 // Settle waits until no device of this owner is served by a process before us: until then its last writes may still be
 // on their way to the logs. Called before the disks are opened. The kernel lets go of the devices of a dead process one
-// after the other, in an order of its own and with an RCU grace period for each queue, so that hundreds take minutes:
-// quiesceLimit is for the next one of them.
+// after the other, with an RCU grace period for each: quiesceLimit is for the next one of them.
 func (s *Server) Settle(ctx context.Context) error {
 	list, err := s.owned()
 	for before := len(list) + 1; err == nil && len(list) < before; {

@@ -3,7 +3,6 @@ package ublk
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"sync"
 
 	"glidefs-appliance/frontends"
@@ -20,6 +19,7 @@ import (
 // device is an index in worker.shares, and life tells apart those that had it one after the other; request is an index
 // in share.reqs; bytes is what a part has to move.
 const (
+	kindNone  = 0 // of the ring's own
 	kindTag   = 1 // FETCH or COMMIT_AND_FETCH: a request, or the end of the tag
 	kindPart  = 2
 	kindWake  = 3
@@ -35,13 +35,13 @@ const (
 
 // worker is one thread and its ring. All fields but inbox, waker and count belong to the thread.
 type worker struct {
-	s     *Server
-	index int
-	ring  *uring.Ring
-	waker *uring.Waker
-	inbox inbox
-	count counters
-	ended chan struct{}
+	s      *Server
+	index  int
+	thread *uring.Thread
+	ring   *uring.Ring
+	waker  *uring.Waker
+	inbox  inbox
+	count  counters
 
 	pool   *pool
 	zero   int // /dev/zero
@@ -106,26 +106,24 @@ func startWorker(s *Server, index int) (*worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &worker{s: s, index: index, waker: waker, ended: make(chan struct{})}
+	w := &worker{s: s, index: index, waker: waker}
 	w.inbox.waker = waker
 	up := make(chan error)
-	go w.thread(up)
+	w.thread = uring.Go(func() { w.run(up) })
 	if err := <-up; err != nil {
 		return nil, errors.Join(err, waker.Close())
 	}
 	return w, nil
 }
 
-// stop ends the thread and closes its ring: the kernel takes the tags back. What goroutines still do is not waited for.
+// stop ends the thread, with which the kernel takes the tags back, and then closes the ring: see uring.Tether. What
+// goroutines still do is not waited for.
 func (w *worker) stop() error {
 	w.inbox.call(func(w *worker) { w.closed = true })
-	<-w.ended
-	return w.waker.Close()
+	return errors.Join(w.thread.Wait(quiesceLimit), w.ring.Close(), unix.Close(w.zero), w.waker.Close())
 }
 
-func (w *worker) thread(up chan<- error) {
-	runtime.LockOSThread() // and never unlocked
-	defer close(w.ended)
+func (w *worker) run(up chan<- error) {
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0) // for waits that are shorter than the default slack of 50 us
 	if err := w.open(); err != nil {
 		up <- err
@@ -137,14 +135,15 @@ func (w *worker) thread(up chan<- error) {
 		w.turn()
 	}
 	w.inbox.close()
-	_ = w.ring.Close()
-	_ = unix.Close(w.zero)
 	// The pool's memory stays mapped if goroutines may still use it; that is when a process ends.
 }
 
 func (w *worker) open() (err error) {
 	if w.ring, err = uring.Setup(sqEntries, cqEntries, uring.SetupSingleIssuer|uring.SetupDeferTaskrun|uring.SetupCoopTaskrun|uring.SetupSubmitAll); err != nil {
 		return err
+	}
+	if err = w.ring.Tether(); err != nil {
+		return errors.Join(err, w.ring.Close())
 	}
 	if w.s.o.ZeroCopy {
 		if err = w.ring.RegisterSparse(tableSlots); err != nil {
@@ -209,7 +208,11 @@ func (w *worker) receive() bool {
 
 func (w *worker) complete(c uring.CQE) {
 	kind := c.UserData >> kindShift
-	if kind == kindWake {
+	switch kind {
+	case kindNone:
+		w.s.o.Log.Error("ublk: a worker's tether is gone", "result", c.Res)
+		return
+	case kindWake:
 		if c.Flags&uring.FlagMore == 0 {
 			w.waker.Arm(w.ring, kindWake<<kindShift)
 		}

@@ -29,6 +29,7 @@ type Ring struct {
 	cqes           []CQE
 
 	arg    *waitArg
+	tether int // see Tether; -1: none
 	enters atomic.Uint64
 }
 
@@ -46,7 +47,7 @@ func Setup(entries, cqEntries int, flags uint32) (*Ring, error) {
 	if e != 0 {
 		return nil, fmt.Errorf("io_uring_setup(%d, flags %#x): %w", entries, p.flags, e)
 	}
-	r := &Ring{fd: int(fd), sqeSize: unsafe.Sizeof(SQE{})}
+	r := &Ring{fd: int(fd), tether: -1, sqeSize: unsafe.Sizeof(SQE{})}
 	unix.CloseOnExec(r.fd)
 	if err := r.mapQueues(&p); err != nil {
 		return nil, errors.Join(err, r.Close())
@@ -115,8 +116,30 @@ func (r *Ring) Close() error {
 	for _, m := range r.mem {
 		errs = append(errs, unix.Munmap(m))
 	}
-	r.mem = nil
+	if r.mem = nil; r.tether >= 0 {
+		errs = append(errs, unix.Close(r.tether))
+	}
 	return errors.Join(append(errs, unix.Close(r.fd))...)
+}
+
+// Tether has the kernel cancel what is in flight on the ring's thread when that ends, be it killed, and not by the side
+// after the ring's last descriptor is gone. The latter may never end on 6.17 (7.3 has learned it): with SetupDeferTaskrun
+// it takes in the thread's work once, then cancels commands until there are none; one whose request comes in between can
+// be neither cancelled nor taken in (io_ring_exit_work), so that its file is never let go of and a kernel thread runs at
+// full speed.
+//
+// A thread that ends cancels only if the file of a request in flight is a ring: such could keep each other alive. So one
+// waits here, for what never comes. It completes with user data 0.
+func (r *Ring) Tether() error {
+	p := params{}
+	fd, _, e := unix.Syscall(unix.SYS_IO_URING_SETUP, 1, uintptr(unsafe.Pointer(&p)), 0)
+	if e != 0 {
+		return fmt.Errorf("io_uring_setup for a tether: %w", e)
+	}
+	r.tether = int(fd)
+	unix.CloseOnExec(r.tether)
+	r.Get().Poll(r.tether, unix.POLLPRI)
+	return r.Submit()
 }
 
 // Get returns a cleared SQE, which goes to the kernel with the next Submit or Wait. A full queue is submitted first.

@@ -307,3 +307,26 @@ func TestForeignThread(t *testing.T) {
 		}
 	})
 }
+
+// TestTether: what a ring has in flight is cancelled on its thread when that ends, while others have its descriptor. A
+// completion shows it: only the thread of such a ring puts them into the queue.
+func TestTether(t *testing.T) {
+	var r *Ring
+	thread := Go(func() {
+		var err error
+		if r, err = Setup(8, 32, workerFlags); err == nil {
+			err = r.Tether()
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	if err := thread.Wait(10 * time.Second); err != nil || t.Failed() {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var got [2]CQE
+	if n := r.Reap(got[:]); n != 1 || got[0] != (CQE{Res: -int32(unix.ECANCELED)}) {
+		t.Errorf("%d completions: %+v; want one that tells of the cancellation", n, got[:n])
+	}
+}
