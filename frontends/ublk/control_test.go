@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"glidefs-appliance/frontends"
 	"glidefs-appliance/frontends/frontendtest"
 	"glidefs-appliance/frontends/ublk/uring"
 
@@ -294,6 +295,60 @@ func TestLostOnDevice(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestLostInRecovery: whichever command gets lost while a device is taken back, and if its answer never comes at all, its
+// users get no error: it goes on, or waits for another try.
+func TestLostInRecovery(t *testing.T) {
+	disk := frontendtest.NewMemDisk(mib, 4096)
+	eachMode(t, func(t *testing.T, zeroCopy bool) {
+		for how := range losses {
+			for name, op := range map[string]uint32{
+				"parameters": cmdGetParams, "start": cmdStartRecovery, "end": cmdEndRecovery, "size": cmdUpdateSize,
+			} {
+				t.Run(name+" "+how, func(t *testing.T) {
+					path := leave(t, zeroCopy, t.Name(), disk)
+					f := openDirect(t, path)
+					s := openOwned(t, zeroCopy, t.Name())
+					s.control.inject(lose(t, how, op, 1))
+					dev := serve(t, s, "disk", disk)
+					s.control.inject(nil)
+					if dev.Path() != path {
+						t.Errorf("%s became %s", path, dev.Path())
+					}
+					checkFile(t, f, 3)
+				})
+			}
+		}
+		for name, op := range map[string]uint32{"parameters": cmdGetParams, "start": cmdStartRecovery, "size": cmdUpdateSize} {
+			t.Run(name+" always", func(t *testing.T) {
+				path := leave(t, zeroCopy, t.Name(), disk)
+				f := openDirect(t, path)
+				s := openOwned(t, zeroCopy, t.Name())
+				s.control.inject(lose(t, "never run", op, 2))
+				if _, err := s.Add(soon(t), "disk", disk, AddOptions{}); err == nil {
+					t.Cleanup(func() { _ = s.Remove(context.Background(), "disk", true) })
+				} else if dev := serve(t, s, "disk", disk); dev.Path() != path {
+					t.Errorf("%s became %s", path, dev.Path())
+				}
+				checkFile(t, f, 4)
+			})
+		}
+	})
+}
+
+// leave makes a device that waits for its next server.
+func leave(t *testing.T, zeroCopy bool, owner string, disk frontends.Disk) (path string) {
+	t.Helper()
+	s := openOwned(t, zeroCopy, owner)
+	dev, err := s.Add(soon(t), "disk", disk, AddOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return dev.Path()
 }
 
 // TestStuckStart: up to 6.17 START_DEV searches for partitions and hears nothing meanwhile. While the disk's first read is

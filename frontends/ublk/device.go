@@ -73,15 +73,20 @@ func (d *Device) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if old != nil && d.fits(*old) {
+	if old == nil {
+		return d.create(ctx)
+	}
+	fits, err := d.fits(*old)
+	if err != nil {
+		return err
+	}
+	if fits {
 		return d.recover(ctx, *old)
 	}
-	if old != nil {
-		if err := d.s.discard(*old); err != nil {
-			return err
-		}
-		d.s.taken(d.cookie)
+	if err := d.s.discard(*old); err != nil {
+		return err
 	}
+	d.s.taken(d.cookie)
 	return d.create(ctx)
 }
 

@@ -368,15 +368,21 @@ func addAll(t *testing.T, s *Server, disks []*frontendtest.MemDisk, use func(int
 // checkOne writes a block and reads it back.
 func checkOne(t *testing.T, path string, value byte) {
 	t.Helper()
-	f, p := openDirect(t, path), alignedBytes(t, 4096)
+	f := openDirect(t, path)
 	defer f.Close()
+	checkFile(t, f, value)
+}
+
+func checkFile(t *testing.T, f *os.File, value byte) {
+	t.Helper()
+	p := alignedBytes(t, 4096)
 	p[0] = value
 	if _, err := f.WriteAt(p, 8192); err != nil {
 		t.Fatal(err)
 	}
 	clear(p)
 	if _, err := f.ReadAt(p, 8192); err != nil || p[0] != value {
-		t.Errorf("%s: %v, byte %d", path, err, p[0])
+		t.Errorf("%s: %v, byte %d", f.Name(), err, p[0])
 	}
 }
 

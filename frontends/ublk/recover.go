@@ -150,7 +150,9 @@ func (s *Server) discard(i devInfo) error {
 	if i.State == stateLive {
 		_ = poll(context.Background(), quiesceLimit, func() (bool, error) {
 			now, err := s.control.info(i.ID)
-			i.State = now.State
+			if err == nil || gone(now, err) {
+				i.State = now.State
+			}
 			return i.State != stateLive, err
 		})
 	}
@@ -170,17 +172,17 @@ func (s *Server) discard(i devInfo) error {
 
 // fits tells whether a left device can go on as this disk: nothing of its shape can be changed any more but the size, and
 // that not everywhere. One that shows the disk smaller than it is (it has grown) goes on as it is: its users have it open.
-func (d *Device) fits(i devInfo) bool {
+func (d *Device) fits(i devInfo) (bool, error) {
 	if i.State == stateDead || i.Flags&(flagUserCopy|flagRecovery) != flagUserCopy|flagRecovery {
-		return false
+		return false, nil
 	}
 	p, err := d.s.control.params(i.ID)
 	if err != nil {
-		return false
+		return false, err
 	}
 	want := d.params()
 	return p.basic.logicalShift == want.basic.logicalShift && p.basic.attrs&attrReadOnly == want.basic.attrs&attrReadOnly &&
-		p.basic.devSectors <= want.basic.devSectors
+		p.basic.devSectors <= want.basic.devSectors, nil
 }
 
 // recover takes a device back. On an error it stays QUIESCED: for another try, or once workers have its tags for the
@@ -205,12 +207,12 @@ func (d *Device) recover(ctx context.Context, i devInfo) error {
 		return err
 	}
 	t.step("end")
+	d.s.taken(d.cookie)
 	if d.info.Flags&flagUpdateSize != 0 {
-		if err := d.s.control.resize(i.ID, d.disk.Size()); err != nil {
-			return err
+		if err := d.s.control.resize(i.ID, d.disk.Size()); err != nil { // no reason to let its users down
+			d.s.o.Log.Warn("a disk's users may see its old size until it is attached again", "disk", d.name, "err", err)
 		}
 	}
-	d.s.taken(d.cookie)
 	t.done("ublk device taken back", "device", i.ID, "zeroCopy", d.zeroCopy)
 	return nil
 }
