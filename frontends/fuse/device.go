@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -79,10 +78,4 @@ func detach(dir string) error {
 		return fmt.Errorf("fusermount3 -uz %s: %w: %s", dir, ferr, out)
 	}
 	return nil
-}
-
-// allThreads makes a system call on every thread, now and, because threads inherit what prctl sets, on later ones.
-// Errors are of no interest to its caller; cgo programs (the race detector) cannot do it.
-func allThreads(trap, a1, a2 uintptr) {
-	_, _, _ = syscall.AllThreadsSyscall6(trap, a1, a2, 0, 0, 0, 0)
 }

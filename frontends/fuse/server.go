@@ -10,8 +10,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"glidefs-appliance/frontends"
+
 	"github.com/hanwen/go-fuse/v2/fuse"
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -89,7 +90,7 @@ func (s *Server) start() error {
 	if err := checkHelper(); err != nil {
 		return err
 	}
-	becomeFlusher()
+	frontends.BecomeFlusher()
 	raw, err := fuse.NewServer(&rawFS{RawFileSystem: fuse.NewDefaultRawFileSystem(), s: s}, s.dir, s.mountOptions())
 	if err != nil {
 		return err
@@ -188,10 +189,3 @@ func (s *Server) evictAll() error {
 
 // Wait returns once the mount is gone and no file of it is open any more.
 func (s *Server) Wait() { s.raw.Wait() }
-
-// becomeFlusher tells the kernel that this process serves block I/O (PR_SET_IO_FLUSHER, Linux 5.6), so that its own
-// allocations and writes don't wait for write-back of the file systems that lie on its disks: that would be a
-// deadlock. Needs CAP_SYS_RESOURCE; without it there is no loop device over our files either.
-func becomeFlusher() {
-	allThreads(unix.SYS_PRCTL, unix.PR_SET_IO_FLUSHER, 1)
-}

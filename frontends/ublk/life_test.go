@@ -365,6 +365,25 @@ func addAll(t *testing.T, s *Server, disks []*frontendtest.MemDisk, use func(int
 	}
 }
 
+// TestFlusher: the threads that serve never wait for write-back, which may be waiting for them.
+func TestFlusher(t *testing.T) {
+	eachMode(t, func(t *testing.T, zeroCopy bool) {
+		is := make(chan int)
+		for _, w := range openServer(t, zeroCopy).workers {
+			w.inbox.call(func(*worker) {
+				flusher, err := unix.PrctlRetInt(unix.PR_GET_IO_FLUSHER, 0, 0, 0, 0)
+				if err != nil {
+					t.Error(err)
+				}
+				is <- flusher
+			})
+			if <-is != 1 {
+				t.Errorf("worker %d may wait for write-back", w.index)
+			}
+		}
+	})
+}
+
 // checkOne writes a block and reads it back.
 func checkOne(t *testing.T, path string, value byte) {
 	t.Helper()

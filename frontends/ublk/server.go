@@ -79,6 +79,7 @@ type Server struct {
 // up to milliseconds behind goroutines.
 func Open(o Options) (*Server, error) {
 	o.ensureDefaults()
+	frontends.BecomeFlusher()
 	s := &Server{o: o, owner: ownerCookie(o.Owner), twoAtMost: miscounts(release())}
 	s.mu.devices, s.mu.cookies, s.mu.tags = map[string]*Device{}, map[uint64]string{}, make([]int, o.Workers)
 	var err error
