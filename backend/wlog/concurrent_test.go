@@ -113,22 +113,21 @@ func TestConcurrent(t *testing.T) {
 	o.FS = vfs.NewFault(o.FS)
 	o.Budget = NewBudget(6 * minSegment)
 	v := newMiniVolume(t, o)
-	ctx, stop := context.WithTimeout(context.Background(), 1500*time.Millisecond)
-	defer stop()
+	const enough = 4000 // the log holds 84
+	ctx := t.Context()
 	var writers, others sync.WaitGroup
 	var writes atomic.Int64
 	for w := range uint64(8) {
 		writers.Go(func() {
 			rng := rand.New(rand.NewPCG(w, 1))
 			last := map[uint64]uint64{}
-			for n := uint64(1); ctx.Err() == nil; n++ {
+			for n := uint64(1); writes.Add(1) <= enough; n++ {
 				sector := w*100 + rng.Uint64N(50)
-				if err := v.write(ctx, sector, n); err == nil {
-					last[sector] = n
-					writes.Add(1)
-				} else if ctx.Err() == nil {
+				if err := v.write(ctx, sector, n); err != nil {
 					t.Error(err)
+					return
 				}
+				last[sector] = n
 				if n%8 == 0 {
 					if err := v.l.Flush(); err != nil {
 						t.Error(err)
@@ -164,9 +163,6 @@ func TestConcurrent(t *testing.T) {
 	}
 	if got := v.l.Bytes(); got > 6*minSegment {
 		t.Errorf("log holds %d bytes", got)
-	}
-	if n := writes.Load(); n < 500 {
-		t.Errorf("only %d writes: the log did not go round", n)
 	}
 	if err := v.l.Close(); err != nil {
 		t.Fatal(err)
