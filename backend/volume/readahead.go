@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"glidefs-appliance/backend/store"
@@ -77,6 +78,9 @@ func (v *Volume) prefetch(ctx context.Context, vw *view, lo, hi int64) {
 	if r.resolve(ctx, vw, first, end) != nil {
 		return
 	}
+	r.parts = slices.DeleteFunc(r.parts, func(pt part) bool {
+		return pt.src.pack != nil || v.host.Cache.Has(frameKey(pt.src.ref.Hash, pt.frame))
+	})
 	for _, run := range frameRuns(r.parts) {
 		if _, err := v.host.frames(ctx, run.src, run.ix, run.lo, run.hi); err != nil {
 			return

@@ -44,3 +44,27 @@ func TestGuestDoesNotWaitBehindReadahead(t *testing.T) {
 		}
 	})
 }
+
+// TestNothingIsReadAheadTwice: a sequential reader of clean frames reads each once.
+func TestNothingIsReadAheadTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, _, d := filled(t)
+		r.kill(d.v, false)
+		r.fs = vfs.NewCrash()
+		d.v = r.open(t, "a", OpenOptions{ReadOnly: true})
+		defer func() { r.kill(d.v, false) }()
+		const step, end = 32 << 10, 1 << 20
+		pass := func() {
+			for off := int64(0); off < end; off += step {
+				readAt(t, d, off, step, 0)
+				synctest.Wait() // for what is read ahead
+			}
+		}
+		pass()
+		before := r.c.Stats()
+		pass()
+		if s := r.c.Stats(); s.Misses != before.Misses || s.Hits-before.Hits > end/step+8 {
+			t.Errorf("%d hits and %d misses for %d reads", s.Hits-before.Hits, s.Misses-before.Misses, end/step)
+		}
+	})
+}
