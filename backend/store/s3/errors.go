@@ -79,9 +79,13 @@ func withoutUnavailable(err error) error {
 	return err
 }
 
-// answered maps what the server said. Not every 404 is a missing object: versitygw answers an unknown user with one, and
-// whoever took that for a missing manifest would make a new disk.
+// answered maps what the server said. Not every 404 is a missing object: versitygw answers an unknown user with one, and a proxy
+// whose server is gone for a moment has a page of its own. Whoever took that for a missing manifest would make a new disk, or take
+// his own for deleted.
 func (s *Store) answered(e minio.ErrorResponse) error {
+	if e.StatusCode == http.StatusNotFound && !said(e) {
+		return fmt.Errorf("%w: %s answered 404 without saying what is missing, as no object store does", store.ErrUnavailable, s.endpoint())
+	}
 	switch e.Code {
 	case "NoSuchKey":
 		return store.ErrNotFound
@@ -102,6 +106,9 @@ func (s *Store) answered(e minio.ErrorResponse) error {
 	}
 	return s.answeredStatus(e)
 }
+
+// said tells whether the server named the error itself: minio-go makes one up from the status of any other answer.
+func said(e minio.ErrorResponse) bool { return e.XMLName.Local != "" }
 
 func (s *Store) answeredStatus(e minio.ErrorResponse) error {
 	switch status := e.StatusCode; {

@@ -99,6 +99,14 @@ func TestFaults(t *testing.T) {
 			t.Errorf("the PUT was not applied: %v", err)
 		}
 	})
+	t.Run("a large body is one request", func(t *testing.T) {
+		p.set(func(w http.ResponseWriter, r *http.Request, pass http.Handler) { pass.ServeHTTP(w, r) })
+		_, err := s.Put(t.Context(), "large/one", storetest.Random(3, 40<<20), absent)
+		if n := p.requests.Load(); err != nil || n != 1 {
+			t.Errorf("%d requests, %v", n, err)
+		}
+		p.clear()
+	})
 	t.Run("a PUT is cut in the middle", func(t *testing.T) {
 		p.set(func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
 			io.CopyN(io.Discard, r.Body, 1000)
@@ -143,6 +151,30 @@ func TestFaults(t *testing.T) {
 		_, err := s.Put(t.Context(), "conflict/one", []byte("x"), absent)
 		wantKind(t, err, store.ErrUnavailable)
 		p.clear()
+	})
+	t.Run("somebody else answers 404", func(t *testing.T) {
+		in, err := s.Put(t.Context(), "there/one", []byte("x"), store.Condition{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, page := range []string{"", "404 page not found", "<html><body>nginx</body></html>"} {
+			p.set(func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+				io.Copy(io.Discard, r.Body)
+				w.WriteHeader(http.StatusNotFound)
+				io.WriteString(w, page)
+			})
+			_, _, err = s.Get(t.Context(), "there/one", store.Range{})
+			wantKind(t, err, store.ErrUnavailable)
+			_, err = s.Put(t.Context(), "there/one", []byte("y"), store.Condition{IfMatch: in.ETag})
+			wantKind(t, err, store.ErrUnavailable)
+			wantKind(t, s.Delete(t.Context(), "there/one"), store.ErrUnavailable)
+			_, err = storetest.Keys(t.Context(), s, "", "")
+			wantKind(t, err, store.ErrUnavailable)
+		}
+		p.clear()
+		if _, _, err := s.Get(t.Context(), "there/one", store.Range{}); err != nil {
+			t.Errorf("afterwards: %v", err)
+		}
 	})
 	t.Run("the clocks differ", func(t *testing.T) {
 		p.set(func(w http.ResponseWriter, r *http.Request, _ http.Handler) {

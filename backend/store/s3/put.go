@@ -35,7 +35,10 @@ func (s *Store) Put(ctx context.Context, key string, body []byte, c store.Condit
 	return store.Info{}, s.failWrite(a, "put", key, int64(len(body)), err)
 }
 
-func isNoKey(err error) bool { return minio.ToErrorResponse(err).Code == "NoSuchKey" }
+func isNoKey(err error) bool {
+	e := minio.ToErrorResponse(err)
+	return e.Code == "NoSuchKey" && said(e)
+}
 
 // putOptions: DisableContentSha256 is the name of the switch that lets the SHA-256 we pass be signed, instead of a stream
 // of signed chunks.
