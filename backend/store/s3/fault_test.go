@@ -176,6 +176,18 @@ func TestFaults(t *testing.T) {
 			t.Errorf("afterwards: %v", err)
 		}
 	})
+	t.Run("somebody else answers 200", func(t *testing.T) {
+		p.set(func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+			io.Copy(io.Discard, r.Body)
+			io.WriteString(w, "<html><body>Welcome to our WiFi</body></html>")
+		})
+		for _, c := range []store.Condition{{}, absent} {
+			_, err := s.Put(t.Context(), "there/two", []byte("x"), c)
+			wantKind(t, err, store.ErrAmbiguous)
+			wantKind(t, err, store.ErrUnsuitable)
+		}
+		p.clear()
+	})
 	t.Run("the clocks differ", func(t *testing.T) {
 		p.set(func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
 			w.WriteHeader(http.StatusForbidden)

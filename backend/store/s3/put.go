@@ -25,6 +25,8 @@ func (s *Store) Put(ctx context.Context, key string, body []byte, c store.Condit
 	up, err := s.client.PutObject(dated, s.config.Bucket, s.name(key), a.moving(bytes.NewReader(body)), int64(len(body)),
 		"", hex.EncodeToString(sum[:]), putOptions(c))
 	switch {
+	case err == nil && up.ETag == "": // whoever answered, it need not be the store
+		return store.Info{}, s.describe("put", key, fmt.Errorf("%w: %w: the answer has no ETag", store.ErrAmbiguous, store.ErrUnsuitable))
 	case err == nil:
 		in := store.Info{Key: key, Size: int64(len(body)), ETag: up.ETag}
 		in.Modified, _ = http.ParseTime(*date) // zero if the answer has none; the condition rests on the ETag
