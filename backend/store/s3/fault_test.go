@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -118,6 +119,19 @@ func TestFaults(t *testing.T) {
 			t.Errorf("no server applies half a body: %v", err)
 		}
 		p.clear()
+	})
+	t.Run("a PUT is damaged on the way", func(t *testing.T) {
+		p.set(func(w http.ResponseWriter, r *http.Request, pass http.Handler) {
+			sent, _ := io.ReadAll(r.Body) // short, it is refused as well
+			sent[len(sent)/2] ^= 1
+			r.Body = io.NopCloser(bytes.NewReader(sent))
+			pass.ServeHTTP(w, r)
+		})
+		_, err := s.Put(t.Context(), "damaged/one", body, absent)
+		wantKind(t, err, store.ErrUnavailable)
+		p.clear()
+		_, _, err = s.Get(t.Context(), "damaged/one", store.Range{})
+		wantKind(t, err, store.ErrNotFound)
 	})
 	t.Run("answers of a server in trouble", func(t *testing.T) {
 		for status, kind := range map[int]error{
