@@ -210,7 +210,7 @@ func (j *mountJob) mount(ctx context.Context, a api.Attached, dev, dir string) (
 
 // unused refuses a disk that is mounted elsewhere: a second loop device over it would be a second, unaware file system.
 func (j *mountJob) unused(a api.Attached) error {
-	places, err := mounts.ReadPlaces()
+	places, err := mounts.ReadPlaces(j.e.dir().Fuse())
 	if err != nil {
 		return err
 	}
@@ -287,14 +287,10 @@ func diskOf(ctx context.Context, e *env, m mounts.Info) string {
 	if m.Backing == "" {
 		return diskOn(ctx, e, m.Source)
 	}
-	fuse := e.dir().Fuse()
-	if real, err := filepath.EvalSymlinks(string(e.dir())); err == nil {
-		fuse = filepath.Join(real, filepath.Base(fuse))
+	if file := mounts.FileOf(m.Source, e.dir().Fuse()); file != "" {
+		return filepath.Base(file)
 	}
-	if filepath.Dir(m.Backing) != fuse {
-		return ""
-	}
-	return filepath.Base(m.Backing)
+	return ""
 }
 
 // diskOn names the disk that has a block device, "" if none has.
@@ -312,8 +308,8 @@ func diskOn(ctx context.Context, e *env, device string) string {
 }
 
 // mountedOn fills in where disks are mounted, as this process sees it. It looks at the mount table only.
-func mountedOn(list []api.Disk) error {
-	places, err := mounts.ReadPlaces()
+func mountedOn(e *env, list []api.Disk) error {
+	places, err := mounts.ReadPlaces(e.dir().Fuse())
 	for i, d := range list {
 		if at := places[d.Device]; d.Device != "" && len(at) > 0 {
 			list[i].MountedOn = at

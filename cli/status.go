@@ -42,7 +42,7 @@ func status(ctx context.Context, e *env, c *cli.Context) error {
 			return fmt.Errorf("disk %q is not attached (daemon %s); `%s` lists the disks in the store", name, daemon, e.command("ls"))
 		}
 	}
-	if err := mountedOn(list); err != nil {
+	if err := mountedOn(e, list); err != nil {
 		return err
 	}
 	if e.json {

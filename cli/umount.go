@@ -110,7 +110,7 @@ func mountOfDisk(ctx context.Context, e *env, name string) string {
 		return ""
 	}
 	list = only(list, name)
-	if mountedOn(list) != nil || len(list) == 0 || len(list[0].MountedOn) == 0 {
+	if mountedOn(e, list) != nil || len(list) == 0 || len(list[0].MountedOn) == 0 {
 		return ""
 	}
 	return list[0].MountedOn[0]

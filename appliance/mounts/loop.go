@@ -1,6 +1,7 @@
 package mounts
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -175,6 +176,32 @@ func loops() ([]string, error) {
 		names[i] = "/dev/" + strings.Split(name, "/")[3]
 	}
 	return names, err
+}
+
+// FileOf is the path of the file in fuseDir behind a loop device, "" if it has none there. Once the FUSE mount is taken
+// away the kernel knows the file's name only, and the mark says which folder it was in.
+func FileOf(dev, fuseDir string) string {
+	dir, err := resolve(fuseDir)
+	backing := BackingFile(dev)
+	if err != nil || backing == "" {
+		return ""
+	}
+	file := filepath.Join(dir, filepath.Base(backing))
+	if backing == file || filepath.Dir(backing) == "/" && marked(dev, mark(dir)) {
+		return file
+	}
+	return ""
+}
+
+// marked tells whether the name that a loop device was given begins with mark.
+func marked(dev, mark string) bool {
+	f, err := os.Open(dev)
+	if err != nil {
+		return false // detached just now, or not for us
+	}
+	defer f.Close()
+	info, err := unix.IoctlLoopGetStatus64(int(f.Fd()))
+	return err == nil && bytes.HasPrefix(info.File_name[:], []byte(mark))
 }
 
 // BackingFile is the path of the file behind a loop device as it was at the attach, "" if there is none.

@@ -247,7 +247,7 @@ func testFileSystem(t *testing.T, kind string) {
 	if m, ok, err := At(dir); !ok || err != nil || m.Backing != file || m.FSType != kind || m.ReadOnly {
 		t.Errorf("At: %+v, %v, %v", m, ok, err)
 	}
-	if p, err := ReadPlaces(); err != nil || !slices.Equal(p[file], []string{dir}) {
+	if p, err := ReadPlaces(filepath.Dir(file)); err != nil || !slices.Equal(p[file], []string{dir}) {
 		t.Errorf("places: %v, %v", p, err)
 	}
 	unix.Sync()

@@ -50,17 +50,26 @@ func Of(dev string) ([]string, error) {
 // Places tells where devices, and files through their loop devices, are mounted.
 type Places map[string][]string
 
-// ReadPlaces looks at the mount table once, for who asks about many disks.
-func ReadPlaces() (Places, error) {
+// ReadPlaces looks at the mount table once, for who asks about many disks. Files in fuseDir are found also when the FUSE
+// mount that they were in has been taken away.
+func ReadPlaces(fuseDir string) (Places, error) {
 	all, err := where(func(*mountinfo.Info) bool { return true })
 	p := Places{}
 	for _, m := range all {
 		p[m.Source] = append(p[m.Source], m.Dir)
 		if m.Backing != "" {
-			p[m.Backing] = append(p[m.Backing], m.Dir)
+			file := or(FileOf(m.Source, fuseDir), m.Backing)
+			p[file] = append(p[file], m.Dir)
 		}
 	}
 	return p, err
+}
+
+func or(s, def string) string {
+	if s == "" {
+		return def
+	}
+	return s
 }
 
 // below lists what is mounted under dir.
