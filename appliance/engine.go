@@ -78,6 +78,9 @@ func (e *engine) openStore(s config.Settings, state *statedir.State, log *slog.L
 	if err != nil {
 		return err
 	}
+	if strings.HasPrefix(url, "mem://") {
+		return fmt.Errorf("store %s would be gone with the daemon; a store is file:///dir or s3://bucket/prefix", url)
+	}
 	// Only the default store is made: a folder that somebody named and that isn't there is more likely a mistake, or a
 	// disk that is not mounted.
 	impl, err := open.Open(url, open.Options{Create: url == s.DefaultStore && state.StoreURL() == ""})

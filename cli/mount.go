@@ -43,6 +43,7 @@ type mountJob struct {
 	e    *env
 	name string
 	dir  string
+	ours bool   // nobody named the directory: it is made
 	fs   string // "" when nobody asked for one
 	req  api.Attach
 }
@@ -64,6 +65,11 @@ func mount(ctx context.Context, e *env, c *cli.Context) error {
 	}
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("mount needs root, for the loop device and the file system; without root, `%s` gives the disk as a file, which needs fusermount3 only", e.command("attach --frontend fuse "+j.name))
+	}
+	if j.ours {
+		if err := os.MkdirAll(j.dir, 0o755); err != nil {
+			return fmt.Errorf("mount: %w", err)
+		}
 	}
 	m, err := j.run(ctx)
 	if err != nil {
@@ -112,9 +118,7 @@ func (j *mountJob) fromFile() error {
 	}
 	j.req.Frontend = j.e.frontend(j.req.Frontend, f.Frontend)
 	j.req.ReadOnly = j.req.ReadOnly || f.ReadOnly
-	if err := os.MkdirAll(j.dir, 0o755); err != nil {
-		return fmt.Errorf("mount: %w", err)
-	}
+	j.ours = true
 	return nil
 }
 

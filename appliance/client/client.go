@@ -100,7 +100,7 @@ func (c *Client) Volumes(ctx context.Context) (list []api.Volume, err error) {
 
 // Remove deletes a disk from the store.
 func (c *Client) Remove(ctx context.Context, name string) error {
-	return c.call(ctx, http.MethodDelete, "/v1/volumes/"+url.PathEscape(name), nil, nil)
+	return c.call(ctx, http.MethodDelete, named("/v1/volumes/", name, ""), nil, nil)
 }
 
 // GC removes objects that nothing refers to.
@@ -126,7 +126,17 @@ func (c *Client) Verify(ctx context.Context, name string, progress func(api.Prog
 	return *last.Verified, nil
 }
 
-func disk(name, verb string) string { return "/v1/disks/" + url.PathEscape(name) + "/" + verb }
+func disk(name, verb string) string { return named("/v1/disks/", name, "/"+verb) }
+
+// named is a path with a disk's name in it, "" when a path cannot carry the name.
+func named(before, name, after string) string {
+	if name == "" || name == "." || name == ".." {
+		return ""
+	}
+	return before + url.PathEscape(name) + after
+}
+
+var errName = &api.Error{Code: api.CodeInvalid, Message: "a disk has a name: a-z, 0-9, '.', '_' and '-', beginning with a letter or a digit"}
 
 // call sends one request and decodes the answer into out, which may be nil.
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
@@ -178,6 +188,9 @@ func (c *Client) stream(ctx context.Context, path string, progress func(api.Prog
 }
 
 func (c *Client) send(ctx context.Context, method, path string, in any) (io.ReadCloser, error) {
+	if path == "" {
+		return nil, errName
+	}
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"glidefs-appliance/appliance/api"
@@ -36,6 +37,9 @@ func Status(ctx context.Context, dir statedir.Dir, patience time.Duration) (disk
 // fromPage is what the daemon last wrote. A page that cannot be read says as much as none.
 func fromPage(dir statedir.Dir) ([]api.Disk, string, error) {
 	page, err := statuspage.Read(dir.StatusPage())
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, "", fmt.Errorf("state dir %s is another user's: %w", dir, err)
+	}
 	if errors.Is(err, statuspage.ErrNone) || err == nil && len(page.Bytes) == 0 {
 		return []api.Disk{}, Stopped, nil
 	}

@@ -41,6 +41,10 @@ func (m *Manager) sizeError(name string, have, ask int64) error {
 	return refused("disk %q has %s, not %s; `%s` makes it larger", name, config.Size(have), config.Size(ask), m.command(fmt.Sprintf("resize %s %s", name, config.Size(ask))))
 }
 
+func sectorError(name string, have, ask int) error {
+	return refused("disk %q has sectors of %d bytes, not %d, and keeps them; leave --sector out", name, have, ask)
+}
+
 // command is how to type one of our commands here.
 func (m *Manager) command(words string) string { return m.o.Program + " " + words }
 

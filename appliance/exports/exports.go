@@ -193,6 +193,8 @@ func (m *Manager) again(name string, e *export, a api.Attach) (api.Attached, err
 	switch {
 	case a.Size != 0 && a.Size != r.Size:
 		return r, m.sizeError(name, r.Size, a.Size)
+	case a.Sector != 0 && a.Sector != r.Sector:
+		return r, sectorError(name, r.Sector, a.Sector)
 	case a.ReadOnly != r.ReadOnly:
 		return r, busy("disk %q is attached %s; detach it first", name, map[bool]string{true: "read-only", false: "for writing"}[r.ReadOnly])
 	case a.Frontend != "" && a.Frontend != "auto" && a.Frontend != r.Frontend:
@@ -227,6 +229,9 @@ func (m *Manager) open(ctx context.Context, name string, a api.Attach) (vol *vol
 	}
 	if a.Size != 0 && a.Size != vol.Size() {
 		return nil, false, errors.Join(m.sizeError(name, vol.Size(), a.Size), closeVolume(vol))
+	}
+	if a.Sector != 0 && a.Sector != vol.SectorSize() {
+		return nil, false, errors.Join(sectorError(name, vol.SectorSize(), a.Sector), closeVolume(vol))
 	}
 	return vol, created, nil
 }
