@@ -180,11 +180,13 @@ func (j *mountJob) onDevice(ctx context.Context, a api.Attached, dir string) (mo
 	if _, err := os.Stat(a.Path); errors.Is(err, os.ErrNotExist) {
 		return mounted{}, fmt.Errorf("the daemon of %s has attached disk %q, but %s is not to be seen here: the daemon runs in another mount namespace (a container, or a service with PrivateTmp); run mount there, or use another --state-dir", j.e.dir(), j.name, a.Path)
 	}
-	claim, err := mounts.Claim(ctx, a.Path)
-	if err != nil {
-		return mounted{}, fmt.Errorf("mount disk %q: %w", j.name, err)
+	if !a.ReadOnly { // who only reads can do no harm
+		claim, err := mounts.Claim(ctx, a.Path)
+		if err != nil {
+			return mounted{}, fmt.Errorf("mount disk %q: %w", j.name, err)
+		}
+		defer claim.Close()
 	}
-	defer claim.Close()
 	if m, there, err := mounts.At(dir); err != nil || there && diskOf(ctx, j.e, m) == j.name {
 		return already(a, m), err // somebody else has just done the same
 	}

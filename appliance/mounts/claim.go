@@ -24,10 +24,10 @@ const (
 // Between the look at what uses a disk and the loop device that shows that somebody does, a second command would put
 // another loop device over the same bytes, and with it a second file system that knows nothing of the first.
 //
-// It is a flock of the disk itself, which everybody finds, whatever namespace and state dir they are in. udevd keeps away
-// from a block device for as long (https://systemd.io/BLOCK_DEVICE_LOCKING).
+// It is a lock on the disk itself, which everybody finds. An open file description lock, not flock: udevd leaves a block
+// device alone that somebody has flocked (https://systemd.io/BLOCK_DEVICE_LOCKING), and it has to apply our rule to a new one.
 func Claim(ctx context.Context, path string) (io.Closer, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return nil, fmt.Errorf("claim: %w", err)
 	}
@@ -36,11 +36,11 @@ func Claim(ctx context.Context, path string) (io.Closer, error) {
 	retry := time.NewTicker(claimRetry)
 	defer retry.Stop()
 	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK, Whence: unix.SEEK_SET})
 		if err == nil {
 			return f, nil
 		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.EINTR) {
 			f.Close()
 			return nil, fmt.Errorf("claim %s: %w", path, err)
 		}
