@@ -1,6 +1,9 @@
 package ublk
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -24,6 +27,57 @@ func TestJudge(t *testing.T) {
 		if s.ZeroCopy != x.zero || s.UserCopy != x.user || !strings.Contains(s.Reason, x.reasonContains) || s.ZeroCopy != (s.Reason == "") {
 			t.Errorf("%s: %+v", x.kernel, s)
 		}
+	}
+}
+
+// TestVerify: a mode that fails its self-test is not offered, the next one is, and the reason is kept.
+func TestVerify(t *testing.T) {
+	broken := errors.New("other bytes arrived")
+	const old = "as the kernel is"
+	both, one := Support{ZeroCopy: true, UserCopy: true}, Support{UserCopy: true, Reason: old}
+	for _, x := range []struct {
+		s          Support
+		zero, user error // of the tests
+		want       Support
+	}{
+		{both, nil, broken, both}, // not asked: it is served by the other
+		{both, broken, nil, Support{UserCopy: true, Reason: "zero copy failed its self-test on this kernel: other bytes arrived"}},
+		{both, broken, broken, Support{Reason: "USER_COPY failed its self-test on this kernel: other bytes arrived"}},
+		{one, broken, nil, one},
+		{one, nil, broken, Support{Reason: "USER_COPY failed its self-test on this kernel: other bytes arrived"}},
+		{Support{Reason: old}, broken, broken, Support{Reason: old}},
+	} {
+		if got := verify(x.s, func(zeroCopy bool) error { return map[bool]error{true: x.zero, false: x.user}[zeroCopy] }); got != x.want {
+			t.Errorf("%+v, tests say %v and %v: %+v", x.s, x.zero, x.user, got)
+		}
+	}
+}
+
+// TestExercise: the self-test is passed by a device whose bytes are those of its file, and by none that loses or changes any.
+func TestExercise(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name string, size int64) (string, *os.File) {
+		path := filepath.Join(dir, name)
+		f, err := os.Create(path)
+		if err == nil {
+			err = f.Truncate(size)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		return path, f
+	}
+	good, f := file("good", testBytes)
+	other, _ := file("other", testBytes)
+	if err := exercise(good, int(f.Fd())); err != nil {
+		t.Errorf("itself: %v", err)
+	}
+	if err := exercise(other, int(f.Fd())); err == nil || !strings.Contains(err.Error(), "other bytes") {
+		t.Errorf("a device over another file: %v", err)
+	}
+	if err := exercise(filepath.Join(dir, "none"), int(f.Fd())); err == nil {
+		t.Error("no device")
 	}
 }
 
