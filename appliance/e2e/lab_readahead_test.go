@@ -15,9 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestLabReadAhead prints the medians of what a buffered sequential read gets with each read_ahead_kb, from a store that answers
-// after 20 ms (cold) and from the local disk (warm): where the udev rule has its value from.
-func TestLabReadAhead(t *testing.T) {
+// TestReadAhead prints the medians of what a buffered sequential read gets with each read_ahead_kb, from a store that answers
+// after 20 ms (cold) and from the local disk (warm): where the udev rule has its value from. It proves nothing, and is run
+// by hand.
+func TestReadAhead(t *testing.T) {
 	const size = 32 << 20
 	w := ways(t)[0]
 	store, c := counted(t)

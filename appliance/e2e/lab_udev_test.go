@@ -16,7 +16,10 @@ import (
 // held is how long the store takes to answer the disk's first read.
 const held = 5 * time.Second
 
-// TestLabUdev: the rule sets what it says, and only where it isn't so. With a scheduler to take away and a store that holds the disk's first read,
+const ruleFile = "99-glidefs-ublk.rules"
+
+// TestLabUdev: the rule sets what it says, only where it isn't so, and of no other's devices; installed, or brought by a daemon
+// that doesn't find it. With a scheduler to take away and a store that holds the disk's first read,
 // neither udev nor I/O waits longer than for that read; other devices don't wait at all. Needs a guest with systemd and
 // one CPU: a device with one queue gets mq-deadline.
 func TestLabUdev(t *testing.T) {
@@ -33,10 +36,15 @@ func TestLabUdev(t *testing.T) {
 	must(t, os.RemoveAll(filepath.Join(string(m.state), "cache")))
 
 	rule(t, m, w)
+	eventually(t, "the daemon ends", m.gone)
+	must(t, os.Remove("/usr/lib/udev/rules.d/"+ruleFile)) // the next daemon brings its own
 	other := newStamps(64)
 	otherPath := m.attach("other", "--size", "64M")
 	other.fill(t, otherPath)
 	mustRun(t, "udevadm", "settle")
+	if _, err := os.Stat("/run/udev/rules.d/" + ruleFile); err != nil {
+		t.Errorf("the daemon found no rule and brought none: %v", err)
+	}
 	holding, free := c.holdFirst("/packs/")
 	began := time.Now()
 	attach := m.start("attach", "d")
@@ -79,7 +87,27 @@ func rule(t *testing.T, m *machine, w way) {
 	mustRun(t, "udevadm", "control", "--start-exec-queue")
 	mustRun(t, "udevadm", "settle", "-t", "60")
 	attributes(t, path)
+	notOurs(t, path)
 	m.ok("detach", "fresh")
+}
+
+// notOurs makes the device somebody else's for a moment, as far as udev can tell: it is left alone then.
+func notOurs(t *testing.T, path string) {
+	t.Helper()
+	name := filepath.Base(path)
+	mark := "/run/glidefs-appliance/ublk/" + name
+	must(t, os.Remove(mark))
+	must(t, os.WriteFile("/sys/class/block/"+name+"/queue/scheduler", []byte("mq-deadline"), 0o644))
+	added := func() {
+		mustRun(t, "udevadm", "trigger", "--action=add", "/sys/class/block/"+name)
+		mustRun(t, "udevadm", "settle", "-t", "60")
+	}
+	if added(); !strings.Contains(queue(t, path)["scheduler"], "[mq-deadline]") {
+		t.Errorf("the rule has touched another's device: %v", queue(t, path))
+	}
+	must(t, os.WriteFile(mark, nil, 0o644))
+	added()
+	attributes(t, path)
 }
 
 func attributes(t *testing.T, path string) {

@@ -310,21 +310,26 @@ func TestPanic(t *testing.T) {
 	})
 }
 
-// TestMany: many devices share the threads, are taken back by the next server, and go away quickly. GLIDEFS_DEVICES says
-// how many; what they cost is printed.
+// TestMany: many devices share the threads, are written to all at once, are taken back by the next server, read all at
+// once, and go away. GLIDEFS_DEVICES says how many; what they cost is printed.
 func TestMany(t *testing.T) {
 	eachMode(t, func(t *testing.T, zeroCopy bool) {
 		n := 32
 		_, _ = fmt.Sscan(os.Getenv("GLIDEFS_DEVICES"), &n)
 		owner := t.Name() + strconv.Itoa(os.Getpid())
 		a := openOwned(t, zeroCopy, owner)
-		disks := make([]*frontendtest.MemDisk, n)
+		disks, paths := make([]*frontendtest.MemDisk, n), make([]string, n)
 		for i := range disks {
-			disks[i] = frontendtest.NewMemDisk(mib/8, 4096)
+			disks[i] = frontendtest.NewMemDisk(stormPiece, 4096)
 		}
 		before, began := resident(t), time.Now()
-		addAll(t, a, disks, func(i int, dev *Device) { checkOne(t, dev.Path(), byte(i+1)) })
+		addAll(t, a, disks, func(i int, dev *Device) {
+			paths[i] = dev.Path()
+			checkOne(t, paths[i], byte(i+1))
+		})
 		t.Logf("%d devices made and used in %v, %d KiB of memory each", n, time.Since(began), (resident(t)-before)/int64(n))
+		all := newFleet(paths)
+		all.each(t, paths, func(a *area, p []byte) error { return a.write(p, 0, 1) })
 		if err := a.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -333,8 +338,13 @@ func TestMany(t *testing.T) {
 		if err := b.Settle(soon(t)); err != nil {
 			t.Fatal(err)
 		}
-		addAll(t, b, disks, func(i int, dev *Device) {})
+		addAll(t, b, disks, func(i int, dev *Device) {
+			if dev.Path() != paths[i] {
+				t.Errorf("%s came back as %s", paths[i], dev.Path())
+			}
+		})
 		t.Logf("taken back in %v", time.Since(began))
+		all.each(t, paths, func(a *area, p []byte) error { return a.read(p, 0) })
 		began = time.Now()
 		if err := b.Remove(soon(t), "0", false); err != nil {
 			t.Error(err)

@@ -33,8 +33,8 @@ func TestBenchStart(t *testing.T) {
 			local = append(local, startDisk(t, s, v, func(*testing.T, string) {}))
 		}
 		n, f, l := middle(null), middle(fresh), middle(local)
-		t.Logf("START_DEV: null target %v, new disk %v (%.2f times), first blocks in the log %v (%.2f times); must be <= 2",
-			n, f, float64(f)/float64(n), l, float64(l)/float64(n))
+		fmt.Printf("START_DEV, %s: null target %v, new disk %v (%.2f times), first blocks in the log %v (%.2f times); must be <= 2\n",
+			map[bool]string{true: sides[sideZero], false: sides[sideCopy]}[zeroCopy], n, f, float64(f)/float64(n), l, float64(l)/float64(n))
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"glidefs-appliance/backend/cache"
 	"glidefs-appliance/backend/manifest"
@@ -88,4 +89,29 @@ func TestVolumeConformance(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestNoCopy: of long requests to a zero-copy device no byte passes through this process, of those to another each does.
+func TestNoCopy(t *testing.T) {
+	eachMode(t, func(t *testing.T, zeroCopy bool) {
+		const requests, size = 64, 64 << 10
+		s := openServer(t, zeroCopy)
+		v := openVolume(t, engine(t, stateDir(t), volume.Tuning{UploadAge: time.Hour}), "disk", requests*size, 4096)
+		f, p := openDirect(t, serve(t, s, "disk", v).Path()), alignedBytes(t, size)
+		defer f.Close()
+		before := s.Stats()
+		for i := range int64(requests) {
+			if _, err := f.WriteAt(p, i*size); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.ReadAt(p, i*size); err != nil {
+				t.Fatal(err)
+			}
+		}
+		after := s.Stats()
+		want := map[bool]uint64{zeroCopy: 2 * requests * size}
+		if moved, copied := after.ZeroCopied-before.ZeroCopied, after.Copied-before.Copied; moved != want[true] || copied != want[false] {
+			t.Errorf("%d bytes were moved by the kernel and %d copied, want %d and %d: %+v", moved, copied, want[true], want[false], after)
+		}
+	})
 }
