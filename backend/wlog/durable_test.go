@@ -59,39 +59,3 @@ func TestSettleNeedsAFlush(t *testing.T) {
 	}
 	l.settleAll()
 }
-
-// TestOpenWaitsForDirectIO: each segment that the last process could write to is allocated once more over its whole length, with
-// its size kept, before anything in it is believed: the kernel waits there for direct I/O that a killed process left in flight. What
-// the kernel does shows in the lab.
-func TestOpenWaitsForDirectIO(t *testing.T) {
-	fs := vfs.NewCrash()
-	l := startLog(t, testOptions(fs), 1)
-	for i := range uint64(40) {
-		l.write(i, i, true)
-	}
-	l.Kill(errors.New("killed"))
-	l.wg.Wait()
-	waited, read := map[string]int64{}, map[string]int64{}
-	fault := vfs.NewFault(fs.Kill())
-	fault.Before(func(op vfs.Op, name string) error {
-		switch {
-		case op == vfs.OpAllocate:
-			waited[name]++
-		case op == vfs.OpRead && waited[name] == 0:
-			read[name]++
-		}
-		return nil
-	})
-	o := testOptions(nil)
-	o.FS = fault
-	again := openLog(t, o)
-	defer again.Close()
-	if n := len(again.sealed) + len(again.free); len(waited) != n || n < 3 {
-		t.Errorf("waited for %v, there are %d segments", waited, n)
-	}
-	for name := range waited {
-		if read[name] > 1 { // the header says whether it is a segment at all
-			t.Errorf("%s was read %d times before", name, read[name])
-		}
-	}
-}

@@ -63,14 +63,3 @@ func TestRecordsHasNoGaps(t *testing.T) {
 		l.Kill(ErrClosed)
 	}
 }
-
-// TestSettleNeedsFlush: the store may not know more than this disk does after a power cut.
-func TestSettleNeedsFlush(t *testing.T) {
-	l := startLog(t, testOptions(vfs.NewCrash()), 1)
-	defer l.close()
-	l.write(1, 1, true)
-	if err := l.Settle(l.LastBarrier()); err == nil || l.Head().Settled.Seq != 0 {
-		t.Errorf("settled without a flush: %v, %+v", err, l.Head().Settled)
-	}
-	l.settleAll()
-}
