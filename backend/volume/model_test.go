@@ -205,7 +205,7 @@ func testModel(t *testing.T, sector int) {
 		m.compare(t, 0, int64(len(m.model)))
 	})
 	t.Logf("%d merges, %d segments given up, %d batches", done[merges], done[evictions], done[batches])
-	if !t.Failed() && (done[merges] < 5 || done[evictions] < 3 || done[batches] < 50) {
+	if !t.Failed() && !testing.Short() && (done[merges] < 20 || done[evictions] < 10 || done[batches] < 100) {
 		t.Error("that is hardly anything: the test has lost its bite")
 	}
 }
