@@ -2,6 +2,7 @@ package exports
 
 import (
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,12 +13,13 @@ import (
 // While nothing moves, the last progress is said again, with the health that the store has by then.
 func TestStandstillIsReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		health := Health{Text: "ok"}
+		var health atomic.Value
+		health.Store("ok")
 		var said []api.Progress
-		r := newReports(t.Context(), func(p api.Progress) { said = append(said, p) }, func() Health { return health })
+		r := newReports(t.Context(), func(p api.Progress) { said = append(said, p) }, func() Health { return Health{Text: health.Load().(string)} })
 		time.Sleep(3*repeatEvery + repeatEvery/2) // of the bubble: nothing to say yet
 		r.say(7, 9)
-		health.Text = "down"
+		health.Store("down")
 		time.Sleep(2 * repeatEvery)
 		r.end()
 		want := []api.Progress{{Left: 7, Total: 9, Store: "ok"}, {Left: 7, Total: 9, Store: "down"}, {Left: 7, Total: 9, Store: "down"}}
