@@ -56,15 +56,35 @@ func describe(dev string) string {
 // CleanDead takes away a FUSE mount at dir whose daemon is dead (every access gives ENOTCONN) and reports whether there
 // was one. A living mount, a plain directory and a missing one are left alone. It blocks on a living mount whose daemon
 // does not answer.
+//
+// A daemon that starts does this at the same moment as a command: what was looked at is what is unmounted, and never the
+// new mount that took its place.
 func CleanDead(dir string) (bool, error) {
-	var st unix.Statfs_t // a stat would be answered from the kernel's cache
-	if err := unix.Statfs(dir, &st); !errors.Is(err, unix.ENOTCONN) {
+	root, err := unix.Open(dir, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
 		return false, nil
 	}
-	if err := detach(dir); err != nil {
+	defer unix.Close(root)
+	var st unix.Statfs_t // a stat would be answered from the kernel's cache
+	if err := unix.Fstatfs(root, &st); !errors.Is(err, unix.ENOTCONN) {
+		return false, nil
+	}
+	if err := detachRoot(root, dir); err != nil {
 		return false, fmt.Errorf("clean up the dead mount at %s: %w", dir, err)
 	}
 	return true, nil
+}
+
+// detachRoot unmounts lazily what the descriptor of its root names. EINVAL: it is unmounted already.
+func detachRoot(root int, dir string) error {
+	err := unix.Unmount(fmt.Sprintf("/proc/self/fd/%d", root), unix.MNT_DETACH)
+	switch {
+	case errors.Is(err, unix.EINVAL):
+		return nil
+	case errors.Is(err, unix.EPERM):
+		return detach(dir) // fusermount3 knows paths only
+	}
+	return err
 }
 
 // detach unmounts lazily, by itself or through fusermount3 when this is not root.

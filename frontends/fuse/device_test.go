@@ -61,8 +61,9 @@ func serveUntilKilled(dir string) error {
 	return nil
 }
 
-func TestCleanDead(t *testing.T) {
-	dir := t.TempDir()
+// serve starts a daemon with its mount at dir.
+func serve(t *testing.T, dir string) *exec.Cmd {
+	t.Helper()
 	cmd := child("serve", dir)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -71,17 +72,33 @@ func TestCleanDead(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		_ = unix.Unmount(dir, unix.MNT_DETACH)
+	})
 	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
 		t.Fatal(line, err)
 	}
-	f := openFile(t, filepath.Join(dir, "a"), os.O_RDWR)
-	if dead, err := CleanDead(dir); dead || err != nil {
-		t.Fatalf("CleanDead of a living mount: %v, %v", dead, err)
-	}
+	return cmd
+}
+
+func kill(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait()
+}
+
+func TestCleanDead(t *testing.T) {
+	dir := t.TempDir()
+	cmd := serve(t, dir)
+	f := openFile(t, filepath.Join(dir, "a"), os.O_RDWR)
+	if dead, err := CleanDead(dir); dead || err != nil {
+		t.Fatalf("CleanDead of a living mount: %v, %v", dead, err)
+	}
+	kill(t, cmd)
 	if _, err := f.WriteAt([]byte("x"), 0); err == nil {
 		t.Error("write to a dead mount succeeded")
 	}
@@ -93,6 +110,27 @@ func TestCleanDead(t *testing.T) {
 	}
 	if dead, err := CleanDead(dir); dead || err != nil {
 		t.Errorf("CleanDead of a plain folder: %v, %v", dead, err)
+	}
+}
+
+// TestCleanDeadTogether: between the look at a dead mount and its end somebody else took it away, and mounted anew.
+func TestCleanDeadTogether(t *testing.T) {
+	dir := t.TempDir()
+	kill(t, serve(t, dir))
+	root, err := unix.Open(dir, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(root)
+	if dead, err := CleanDead(dir); !dead || err != nil {
+		t.Fatal(dead, err)
+	}
+	serve(t, dir)
+	if err := detachRoot(root, dir); err != nil {
+		t.Errorf("it is gone already: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "a")); err != nil {
+		t.Errorf("the new mount: %v", err)
 	}
 }
 
