@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 	"glidefs-appliance/appliance/statedir"
 	"glidefs-appliance/appliance/supervisor"
 	"glidefs-appliance/frontends/fuse"
+	"glidefs-appliance/frontends/ublk"
 )
 
 const (
@@ -34,7 +36,7 @@ func Serve(o Options) int {
 		Args:        o.Args,
 		Report:      report,
 		Ready:       notify.Ready,
-		GiveUp:      func() { takeMountAway(dir) },
+		GiveUp:      func() { giveUp(dir) },
 		Logf:        func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) },
 		MaxRestarts: maxRestarts,
 		Window:      restartWindow,
@@ -51,10 +53,25 @@ func toLog(dir statedir.Dir) {
 	}
 }
 
-func takeMountAway(dir statedir.Dir) {
-	if _, err := fuse.CleanDead(dir.Fuse()); err != nil {
+// giveUp ends what the users of a dead daemon's disks wait for: they get errors.
+func giveUp(dir statedir.Dir) {
+	_, err := fuse.CleanDead(dir.Fuse())
+	if err = errors.Join(err, giveUpBlocks(string(dir))); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}
+}
+
+// giveUpBlocks holds the lock of the state dir: a daemon that a command has started meanwhile goes on with the devices.
+func giveUpBlocks(dir string) error {
+	s, err := statedir.Open(dir)
+	if errors.Is(err, statedir.ErrInUse) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	return ublk.GiveUp(s.Owner(), slog.New(slog.NewTextHandler(os.Stderr, nil)))
 }
 
 // Daemon runs the daemon itself, as the supervisor's child, and returns its exit code.

@@ -22,7 +22,6 @@ package exports
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -99,7 +98,7 @@ type export struct {
 func New(o Options) *Manager {
 	m := &Manager{o: o}
 	m.front.init(o.State.Fuse(), o.Log, m.panicked)
-	m.blocks.owner, m.blocks.log, m.blocks.onPanic = hex.EncodeToString(o.State.ID[:]), o.Log, m.panicked
+	m.blocks.owner, m.blocks.log, m.blocks.onPanic = o.State.Owner(), o.Log, m.panicked
 	m.mu.disks = map[string]*export{}
 	m.mu.owed = map[string]statedir.Export{}
 	m.mu.states = map[string]string{}

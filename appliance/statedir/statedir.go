@@ -106,6 +106,9 @@ func Open(dir string) (*State, error) {
 	return s, nil
 }
 
+// Owner is whose our block devices are.
+func (s *State) Owner() string { return hex.EncodeToString(s.ID[:]) }
+
 // Close lets the next daemon in.
 func (s *State) Close() error { return s.lock.Close() }
 

@@ -3,9 +3,10 @@
 //
 //	who started us ◄── one line on Report ── supervisor ◄── the same line on the child's ReadyFD ── daemon
 //
-// A daemon that dies before it reported is not started again: what kept it from starting keeps the next one too. After it
-// reported, it is started again at most MaxRestarts times in Window; then the supervisor takes the dead FUSE mount away
-// and ends, so that the disks' users get errors rather than wait for ever.
+// A first daemon that dies before it reported is not started again: what kept it from starting keeps the next one too.
+// After one has reported, it and those that follow are started again at most MaxRestarts times in Window; then the
+// supervisor takes the dead FUSE mount and the block devices away and ends, so that the disks' users get errors rather than
+// wait for ever.
 package supervisor
 
 import (
@@ -42,9 +43,10 @@ func Run(o Options) int {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	var deaths []time.Time
-	for {
+	for served := false; ; {
 		end := o.once(signals)
-		if end.final() {
+		served = served || end.reported
+		if !served || end.stopped || end.code == 0 {
 			return end.code
 		}
 		now := time.Now()
@@ -73,9 +75,6 @@ type ending struct {
 	reported bool // it was ready
 	stopped  bool // we passed a signal on
 }
-
-// final tells whether the supervisor ends with the daemon.
-func (e ending) final() bool { return !e.reported || e.stopped || e.code == 0 }
 
 // once runs a daemon to its end.
 func (o *Options) once(signals <-chan os.Signal) ending {

@@ -26,16 +26,17 @@ func daemon(role string) {
 		panic(err)
 	}
 	fmt.Fprintln(f, os.Getpid())
+	lives, _ := os.ReadFile(f.Name())
 	f.Close()
 	report := os.NewFile(3, "report")
-	if role == "broken" {
+	if role == "broken" || role == "once" && strings.Count(string(lives), "\n") > 1 {
 		fmt.Fprintln(report, `{"error":{"message":"no"}}`)
 		os.Exit(7)
 	}
 	fmt.Fprint(report, ReadyLine)
 	report.Close()
 	switch role {
-	case "crash":
+	case "crash", "once":
 		syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	case "done":
 		os.Exit(0)
@@ -79,6 +80,14 @@ func TestGivesUp(t *testing.T) {
 	}
 	if report.String() != ReadyLine || report.closed != 1 {
 		t.Errorf("report %q, closed %d times", report, report.closed)
+	}
+}
+
+// Nor do users wait for ever when a later daemon dies before it is ready.
+func TestGivesUpOnOneThatIsNotReadyAgain(t *testing.T) {
+	code, lives, gaveUp, _, _ := supervise(t, "once", nil)
+	if code != 1 || lives != 6 || gaveUp != 1 {
+		t.Errorf("code %d after %d lives; gave up %d times", code, lives, gaveUp)
 	}
 }
 
