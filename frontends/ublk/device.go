@@ -117,6 +117,7 @@ func (d *Device) granted(i devInfo) error {
 
 func (d *Device) create(ctx context.Context) error {
 	t := d.s.steps(d.name)
+	settled := context.AfterFunc(ctx, d.cancel) // the partition scan must not wait for a store when nobody waits for the device
 	info := d.wanted()
 	if err := d.s.control.add(&info); err != nil {
 		return err
@@ -143,6 +144,9 @@ func (d *Device) create(ctx context.Context) error {
 	if err == nil && !d.bare {
 		err = d.scanned(ctx)
 		t.step("partitions")
+	}
+	if !settled() && err == nil {
+		err = context.Cause(ctx)
 	}
 	if err != nil {
 		return errors.Join(err, d.remove(context.WithoutCancel(ctx), true))

@@ -140,6 +140,86 @@ func TestHandOverBusy(t *testing.T) {
 	})
 }
 
+// TestHandOverHeld: reads that wait for the store when a server closes are answered by the next one.
+func TestHandOverHeld(t *testing.T) {
+	const reads = 8
+	eachMode(t, func(t *testing.T, zeroCopy bool) {
+		owner := t.Name() + strconv.Itoa(os.Getpid())
+		a, spy, held := openOwned(t, zeroCopy, owner), frontendtest.Watch(frontendtest.NewMemDisk(mib, 4096)), make(chan struct{}, reads)
+		dev, err := a.Add(soon(t), "disk", spy, AddOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		spy.Hook(func(ctx context.Context, _ string) error {
+			held <- struct{}{}
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		f := openDirect(t, dev.Path())
+		var users sync.WaitGroup
+		for i := range int64(reads) {
+			p := alignedBytes(t, 4096)
+			users.Go(func() {
+				if _, err := f.ReadAt(p, i*4096); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		for range reads {
+			<-held
+		}
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+		spy.Hook(nil)
+		b := openOwned(t, zeroCopy, owner)
+		if err := b.Settle(soon(t)); err != nil {
+			t.Fatal(err)
+		}
+		serve(t, b, "disk", spy)
+		users.Wait()
+	})
+}
+
+// TestCloseWhileAdding: a server that closes while the kernel looks for partitions, on a disk whose store does not answer,
+// leaves nothing behind; nor does an Add whose caller gives up. A process could not end otherwise.
+func TestCloseWhileAdding(t *testing.T) {
+	eachMode(t, func(t *testing.T, zeroCopy bool) {
+		owner := t.Name() + strconv.Itoa(os.Getpid())
+		for name, end := range map[string]func(s *Server, giveUp func()) error{
+			"closed":   func(s *Server, _ func()) error { return s.Close() },
+			"given up": func(_ *Server, giveUp func()) error { giveUp(); return nil },
+		} {
+			s, spy, held := openOwned(t, zeroCopy, owner), frontendtest.Watch(frontendtest.NewMemDisk(mib, 4096)), make(chan struct{}, 1)
+			spy.Hook(func(ctx context.Context, _ string) error {
+				select {
+				case held <- struct{}{}:
+				default:
+				}
+				<-ctx.Done()
+				return ctx.Err()
+			})
+			ctx, giveUp := context.WithCancel(soon(t))
+			added := make(chan error)
+			go func() {
+				_, err := s.Add(ctx, "disk", spy, AddOptions{})
+				added <- err
+			}()
+			<-held
+			if err := end(s, giveUp); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			if err := <-added; !errors.Is(err, context.Canceled) {
+				t.Errorf("%s: added: %v", name, err)
+			}
+			giveUp()
+			if n := orphaned(t, openOwned(t, zeroCopy, owner)); n != 0 {
+				t.Errorf("%s: %d devices are left", name, n)
+			}
+		}
+	})
+}
+
 // TestSweep: what nobody wants is removed, what others own is not.
 func TestSweep(t *testing.T) {
 	eachMode(t, func(t *testing.T, zeroCopy bool) {

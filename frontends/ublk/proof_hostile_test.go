@@ -40,7 +40,7 @@ func kernelSays(t *testing.T, answer func(*call) int32) *Server {
 		<-ended
 		w.Close()
 	})
-	s := &Server{o: Options{Log: slog.New(slog.NewTextHandler(io.Discard, nil))}, control: c}
+	s := &Server{o: Options{Log: slog.New(slog.NewTextHandler(io.Discard, nil))}, control: c, ctx: t.Context()}
 	s.mu.devices, s.mu.cookies = map[string]*Device{}, map[uint64]string{}
 	return s
 }

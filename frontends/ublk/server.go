@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"time"
 
 	"glidefs-appliance/frontends"
 )
@@ -65,6 +66,10 @@ type Server struct {
 	lefts   map[uint64]uint32 // devices of a process before us, by cookie; nil until somebody looked
 	took    stepSums
 
+	ctx      context.Context // ends Adds
+	cancel   context.CancelFunc
+	changing sync.WaitGroup // Adds and Removes; begun under mu, while not closed
+
 	mu struct {
 		sync.Mutex
 		devices map[string]*Device // by name; nil while one is being added or removed
@@ -82,6 +87,7 @@ func Open(o Options) (*Server, error) {
 	frontends.BecomeFlusher()
 	s := &Server{o: o, owner: ownerCookie(o.Owner), twoAtMost: miscounts(release())}
 	s.mu.devices, s.mu.cookies, s.mu.tags = map[string]*Device{}, map[uint64]string{}, make([]int, o.Workers)
+	s.ctx, s.cancel = context.WithCancel(context.Background())
 	var err error
 	if s.control, err = openControl(s.o.Log); err != nil {
 		return nil, err
@@ -102,42 +108,78 @@ func Open(o Options) (*Server, error) {
 // miscounted tells whether this kernel must not be given the parts of a request in these extents: one lies in the middle.
 func (s *Server) miscounted(extents []frontends.Extent) bool { return s.twoAtMost && len(extents) > 2 }
 
-func (s *Server) stop() error {
-	var errs []error
-	for _, w := range s.workers {
-		errs = append(errs, w.stop())
-	}
-	return errors.Join(append(errs, s.control.close())...)
-}
-
 // Close lets go of everything. Devices that are still there wait, and so do their users, until a server of this owner
-// Adds them again; nobody gets an error.
+// Adds them again; nobody gets an error. Those that are being made are taken away again: while the kernel searches one
+// for partitions nothing ends the thread that waits for it, and so the process, but an answer.
 func (s *Server) Close() error {
-	s.mu.Lock()
-	if s.mu.closed {
-		s.mu.Unlock()
+	if !s.shut() {
 		return nil
 	}
+	s.cancel()
+	err := s.unchanging()
+	return errors.Join(err, s.stop())
+}
+
+func (s *Server) shut() (first bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	first = !s.mu.closed
 	s.mu.closed = true
-	var left []*Device
-	for _, d := range s.mu.devices {
-		if d != nil {
-			left = append(left, d)
-		}
+	return first
+}
+
+// unchanging waits for Adds and Removes that have begun.
+func (s *Server) unchanging() error {
+	all := make(chan struct{})
+	go func() {
+		s.changing.Wait()
+		close(all)
+	}()
+	select {
+	case <-all:
+		return nil
+	case <-time.After(changeLimit):
+		return errors.New("ublk: a device that was being made or taken away is left as it is")
 	}
-	s.mu.Unlock()
+}
+
+// stop ends the threads. Nothing is answered any more when requests that wait for a store, or for room, are let down.
+func (s *Server) stop() error {
+	for _, w := range s.workers {
+		w.stop()
+	}
+	for _, w := range s.workers {
+		w.halted()
+	}
+	left := s.published()
 	for _, d := range left {
 		d.cancel()
 	}
-	err := s.stop()
+	var errs []error
+	for _, w := range s.workers {
+		errs = append(errs, w.close())
+	}
+	errs = append(errs, s.control.close())
 	for _, d := range left {
 		d.deferred.Wait()
-		err = errors.Join(err, d.closeChar())
+		errs = append(errs, d.closeChar())
 	}
-	return err
+	return errors.Join(errs...)
 }
 
-// claim takes a name for a device that is about to be made or taken back.
+// published lists the devices that are being served.
+func (s *Server) published() (list []*Device) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range s.mu.devices {
+		if d != nil {
+			list = append(list, d)
+		}
+	}
+	return list
+}
+
+// claim takes a name for a device that is about to be made or taken back. The caller ends with changing.Done.
 func (s *Server) claim(name string) (cookie uint64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -152,6 +194,7 @@ func (s *Server) claim(name string) (cookie uint64, err error) {
 		return 0, fmt.Errorf("disk %q: its mark on the device would be that of disk %q; rename one", name, other)
 	}
 	s.mu.devices[name], s.mu.cookies[cookie] = nil, name
+	s.changing.Add(1)
 	return cookie, nil
 }
 
@@ -170,15 +213,16 @@ func (s *Server) publish(d *Device) {
 	s.mu.devices[d.name] = d
 }
 
-// withdraw takes a device out of the table; its name stays claimed.
+// withdraw takes a device out of the table; its name stays claimed. The caller ends with changing.Done.
 func (s *Server) withdraw(name string) (*Device, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.mu.devices[name]
-	if d == nil {
+	if d == nil || s.mu.closed {
 		return nil, fmt.Errorf("disk %q: %w", name, ErrNotFound)
 	}
 	s.mu.devices[name] = nil
+	s.changing.Add(1)
 	return d, nil
 }
 
@@ -229,6 +273,10 @@ func (s *Server) Add(ctx context.Context, name string, disk frontends.Disk, o Ad
 	if err != nil {
 		return nil, err
 	}
+	defer s.changing.Done()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.ctx, cancel)()
 	d := s.newDevice(name, cookie, disk)
 	d.copies, d.bare = o.Copy || !s.o.ZeroCopy, o.Bare
 	if err := d.open(ctx); err != nil {
@@ -248,6 +296,7 @@ func (s *Server) Remove(ctx context.Context, name string, force bool) error {
 	if err != nil {
 		return err
 	}
+	defer s.changing.Done()
 	if !force {
 		err = d.unused(ctx)
 	}

@@ -116,10 +116,14 @@ func startWorker(s *Server, index int) (*worker, error) {
 	return w, nil
 }
 
-// stop ends the thread, with which the kernel takes the tags back, and then closes the ring: see uring.Tether. What
-// goroutines still do is not waited for.
-func (w *worker) stop() error {
-	w.inbox.call(func(w *worker) { w.closed = true })
+// stop has the thread take and answer nothing more; halted waits for that.
+func (w *worker) stop() { w.inbox.call(func(w *worker) { w.closed = true }) }
+
+func (w *worker) halted() { w.thread.Returned() }
+
+// close ends the thread, with which the kernel takes the tags back, and then the ring: see uring.Tether. What goroutines
+// still do is not waited for.
+func (w *worker) close() error {
 	return errors.Join(w.thread.Wait(quiesceLimit), w.ring.Close(), unix.Close(w.zero), w.waker.Close())
 }
 

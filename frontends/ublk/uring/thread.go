@@ -33,6 +33,9 @@ func (t *Thread) run(fn func()) {
 	runtime.UnlockOSThread()
 }
 
+// Returned waits until the function has; the thread may be there still.
+func (t *Thread) Returned() { <-t.done }
+
 // Wait until the function has returned, and then until the thread is gone, which takes as long as the kernel needs to
 // cancel what is in flight, at most limit.
 func (t *Thread) Wait(limit time.Duration) error {
