@@ -3,6 +3,7 @@ package ublk
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -333,6 +334,36 @@ func TestLostInRecovery(t *testing.T) {
 				}
 				checkFile(t, f, 4)
 			})
+		}
+	})
+}
+
+// TestDiedInRecovery: a device whose next server died while it took it back is taken back by the one after that.
+func TestDiedInRecovery(t *testing.T) {
+	disk := frontendtest.NewMemDisk(mib, 4096)
+	eachMode(t, func(t *testing.T, zeroCopy bool) {
+		for _, fetched := range []bool{false, true} {
+			owner := fmt.Sprint(t.Name(), fetched)
+			path := leave(t, zeroCopy, owner, disk)
+			f := openDirect(t, path)
+			a := openOwned(t, zeroCopy, owner)
+			d := a.newDevice("disk", diskCookie(a.owner, "disk"), disk)
+			old, err := a.left(d.cookie)
+			if err != nil || old == nil {
+				t.Fatal(old, err)
+			}
+			err = errors.Join(d.granted(*old), a.startRecovery(soon(t), old.ID))
+			if fetched {
+				err = errors.Join(err, d.serve(soon(t)))
+			}
+			if err = errors.Join(err, a.Close(), d.closeChar()); err != nil {
+				t.Fatal(err)
+			}
+			dev := serve(t, openOwned(t, zeroCopy, owner), "disk", disk)
+			if dev.Path() != path {
+				t.Errorf("fetched %t: %s became %s", fetched, path, dev.Path())
+			}
+			checkFile(t, f, 6)
 		}
 	})
 }

@@ -66,6 +66,13 @@ func judge(features uint64, forceCopy bool) Support {
 	return s
 }
 
+// tethered tells whether workers' rings may defer their work (uring.SetupDeferTaskrun). Then a thread that ends takes in
+// the requests that the driver has just handed over (uring.Tether), and the driver must give them back later. It does so
+// when the char device is closed, from 6.15 on, which 6.16 tells. Before, it gives requests back once, when it cancels a
+// queue's first command, and waits for all others with the device's lock held. There rings do not defer: what a thread
+// has not taken in when it ends fails at once.
+func tethered(features uint64) bool { return features&flagAutoBufReg != 0 }
+
 // controlNode makes sure that the driver is there, loading its module if need be.
 func controlNode() error {
 	_, err := os.Stat(controlPath)

@@ -58,6 +58,7 @@ type Server struct {
 	o         Options
 	owner     uint64 // cookie
 	twoAtMost bool   // parts of a request, because the kernel miscounts
+	tethers   bool   // rings defer their work: see tethered
 	control   *control
 	workers   []*worker
 	cached    files
@@ -92,6 +93,11 @@ func Open(o Options) (*Server, error) {
 	if s.control, err = openControl(s.o.Log); err != nil {
 		return nil, err
 	}
+	features, err := s.control.features()
+	if err != nil {
+		return nil, errors.Join(err, s.stop())
+	}
+	s.tethers = tethered(features)
 	for i := range o.Workers {
 		w, err := startWorker(s, i)
 		if err != nil {

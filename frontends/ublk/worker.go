@@ -143,11 +143,17 @@ func (w *worker) run(up chan<- error) {
 }
 
 func (w *worker) open() (err error) {
-	if w.ring, err = uring.Setup(sqEntries, cqEntries, uring.SetupSingleIssuer|uring.SetupDeferTaskrun|uring.SetupCoopTaskrun|uring.SetupSubmitAll); err != nil {
+	flags := uint32(uring.SetupSingleIssuer | uring.SetupCoopTaskrun | uring.SetupSubmitAll)
+	if w.s.tethers {
+		flags |= uring.SetupDeferTaskrun
+	}
+	if w.ring, err = uring.Setup(sqEntries, cqEntries, flags); err != nil {
 		return err
 	}
-	if err = w.ring.Tether(); err != nil {
-		return errors.Join(err, w.ring.Close())
+	if w.s.tethers {
+		if err = w.ring.Tether(); err != nil {
+			return errors.Join(err, w.ring.Close())
+		}
 	}
 	if w.s.o.ZeroCopy {
 		if err = w.ring.RegisterSparse(tableSlots); err != nil {
