@@ -36,5 +36,6 @@ func TestLabGivesUp(t *testing.T) {
 			t.Errorf("%s is there without a daemon", path)
 		}
 		s.check(t, m.attach("d"))
+		m.ok("detach", "d")
 	})
 }
