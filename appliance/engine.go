@@ -148,14 +148,16 @@ func (e *engine) scrub(ctx context.Context) {
 
 // health is the store's, for status and for those who wait.
 func (e *engine) health() exports.Health {
-	h := e.store.Health()
-	if h.State == store.HealthOK {
-		return exports.Health{Text: "ok"}
+	h, w := e.store.Health(), e.store.Writes()
+	r := exports.Health{Text: "ok", Refusing: w.Since, Refused: w.Last}
+	switch {
+	case h.State != store.HealthOK:
+		r.Text = fmt.Sprintf("%s since %s: %s", h.State, h.Since.UTC().Format(time.RFC3339), h.LastError)
+		r.Away = h.Since
+	case !w.Since.IsZero():
+		r.Text = fmt.Sprintf("takes no writes since %s: %s", w.Since.UTC().Format(time.RFC3339), w.LastError)
 	}
-	return exports.Health{
-		Text: fmt.Sprintf("%s since %s: %s", h.State, h.Since.UTC().Format(time.RFC3339), h.LastError),
-		Away: h.Since,
-	}
+	return r
 }
 
 // usage fills what all disks share.

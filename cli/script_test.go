@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -49,6 +51,7 @@ func TestScript(t *testing.T) {
 			"json":       jsonField,
 			"versitygw":  versitygw,
 			"lyingstore": lyingStore,
+			"fullstore":  fullStore,
 			"notified":   notified,
 			"supervisor": supervisorSize,
 		},
@@ -310,6 +313,23 @@ func lyingStore(ts *testscript.TestScript, neg bool, args []string) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("ETag", `"d41d8cd98f00b204e9800998ecf8427e"`)
 		w.Header().Set("Last-Modified", time.Now().UTC().Format(http.TimeFormat))
+	}))
+	ts.Defer(s.Close)
+	ts.Setenv(args[0], s.URL)
+}
+
+// fullstore VARIABLE SERVER: starts a proxy before an S3 server that refuses PUTs, as a store that is full or throttles
+// does, while there is a file `full`.
+func fullStore(ts *testscript.TestScript, neg bool, args []string) {
+	server, err := url.Parse(args[1])
+	ts.Check(err)
+	proxy, full := httputil.NewSingleHostReverseProxy(server), ts.MkAbs("full")
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := os.Stat(full); err == nil && r.Method == http.MethodPut {
+			http.Error(w, "full", http.StatusServiceUnavailable)
+			return
+		}
+		proxy.ServeHTTP(w, r)
 	}))
 	ts.Defer(s.Close)
 	ts.Setenv(args[0], s.URL)

@@ -141,7 +141,7 @@ func (m *Manager) Verify(ctx context.Context, name string, progress func(api.Pro
 	if err := checkName(name); err != nil {
 		return api.Verified{}, err
 	}
-	return bounded(ctx, m, func(ctx context.Context) (api.Verified, error) { return m.verify(ctx, name, progress) })
+	return boundedReads(ctx, m, func(ctx context.Context) (api.Verified, error) { return m.verify(ctx, name, progress) })
 }
 
 func (m *Manager) verify(ctx context.Context, name string, progress func(api.Progress)) (api.Verified, error) {

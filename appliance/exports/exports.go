@@ -41,6 +41,8 @@ import (
 type Health struct {
 	Text string    // "ok", or what is wrong
 	Away time.Time // since when the store has not answered; zero while it does
+	// The first and the last of the writes that failed since one was answered, whatever became of reads; zero if none has.
+	Refusing, Refused time.Time
 }
 
 // Options of a Manager; all fields are needed.

@@ -81,25 +81,39 @@ func (m *Manager) syncVolume(ctx context.Context, vol *volume.Volume, progress f
 	return api.Synced{Total: total}, nil
 }
 
-var errAway = errors.New("store is away")
+// What ends an operation that the store keeps waiting.
+var (
+	errAway     = errors.New("been away")
+	errRefusing = errors.New("taken no writes")
+)
 
-// bounded runs an operation that needs the store until the store has been away for too long, and names it as the reason
-// then. The store's own retries have no end.
+// bounded runs an operation that needs the store until the store has been away, or has taken no writes, for too long, and
+// names it as the reason then. The store's own retries have no end.
 func bounded[T any](ctx context.Context, m *Manager, do func(context.Context) (T, error)) (T, error) {
+	return watched(ctx, m, true, do)
+}
+
+// boundedReads is bounded for an operation that only reads: it goes on while a full store is read.
+func boundedReads[T any](ctx context.Context, m *Manager, do func(context.Context) (T, error)) (T, error) {
+	return watched(ctx, m, false, do)
+}
+
+func watched[T any](ctx context.Context, m *Manager, writes bool, do func(context.Context) (T, error)) (T, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	go m.watchStore(ctx, cancel)
+	go m.watchStore(ctx, writes, cancel)
 	r, err := do(ctx)
-	if err != nil && errors.Is(context.Cause(ctx), errAway) {
-		err = failure(api.CodeOffline, "the store %s has been away for %s (%s)", m.o.Host.Store.URL(), m.o.SyncTimeout, m.o.Health().Text)
+	if why := context.Cause(ctx); err != nil && (errors.Is(why, errAway) || errors.Is(why, errRefusing)) {
+		err = failure(api.CodeOffline, "the store %s has %s for %s (%s)", m.o.Host.Store.URL(), why, m.o.SyncTimeout, m.o.Health().Text)
 	}
 	return r, err
 }
 
-// watchStore ends ctx when the store has been away for the whole of the configured time.
-func (m *Manager) watchStore(ctx context.Context, cancel context.CancelCauseFunc) {
+// watchStore ends ctx when the store has been away for the whole of the configured time, or, for those who write, when its
+// writes have failed all that time.
+func (m *Manager) watchStore(ctx context.Context, writes bool, cancel context.CancelCauseFunc) {
 	start := time.Now()
-	lost := start // since when the store has been away, for this sync
+	lost := start // since when the store has been away, for this operation
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -107,19 +121,29 @@ func (m *Manager) watchStore(ctx context.Context, cancel context.CancelCauseFunc
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			away := m.o.Health().Away
+			h := m.o.Health()
 			switch {
-			case away.IsZero():
+			case h.Away.IsZero():
 				lost = now
-			case away.Before(lost): // a silence is noticed late
-				lost = later(away, start)
+			case h.Away.Before(lost): // a silence is noticed late
+				lost = later(h.Away, start)
 			}
 			if now.Sub(lost) >= m.o.SyncTimeout {
 				cancel(errAway)
 				return
 			}
+			if writes && h.refusedFor(start) >= m.o.SyncTimeout {
+				cancel(errRefusing)
+				return
+			}
 		}
 	}
+}
+
+// refusedFor is how long after start all writes failed. Up to the last failure only: an upload over a slow line, after one
+// that failed, is not finished, and may well succeed.
+func (h Health) refusedFor(start time.Time) time.Duration {
+	return h.Refused.Sub(later(h.Refusing, start))
 }
 
 func later(a, b time.Time) time.Time {

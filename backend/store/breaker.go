@@ -32,6 +32,16 @@ type Health struct {
 	LastError string    // the last failure of this outage; "" when ok
 }
 
+// Outage is a time in which requests have failed and none was answered; zero when the last one was.
+type Outage struct {
+	Since, Last time.Time // the first failure and the last
+	LastError   string
+}
+
+// staleOutage is how long after its last failure an outage says nothing any more: nobody has tried since. Longer than any
+// pause between the attempts of an upload, with the time that one which hangs takes to fail.
+const staleOutage = 5 * time.Minute
+
 // Breaker fails requests at once with ErrUnavailable while the store is down, so that hundreds of waiting requests don't
 // each wait for a time-out and hold a slot meanwhile. It opens after breakAfter consecutive ErrUnavailable or ErrAmbiguous;
 // breakFor after the last failure of its class the next real request of each class tries, and any answer closes it. Each class
@@ -49,6 +59,7 @@ type Breaker struct {
 		failures int // in a row; open from breakAfter on
 		failed   [NumClasses]time.Time
 		trying   [NumClasses]bool
+		puts     [NumClasses]Outage
 	}
 }
 
@@ -74,6 +85,21 @@ func (b *Breaker) answered() Health {
 	return b.mu.health
 }
 
+// Writes is the outage of those PUTs that an upload needs, packs or manifests, whichever failed last: a store that is full,
+// or throttles writes, answers each read, and Health is ok then.
+func (b *Breaker) Writes() Outage {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	o := b.mu.puts[Upload]
+	if m := b.mu.puts[Manifest]; m.Last.After(o.Last) {
+		o = m
+	}
+	if time.Since(o.Last) >= staleOutage {
+		return Outage{}
+	}
+	return o
+}
+
 func (b *Breaker) URL() string { return b.inner.URL() }
 
 func (b *Breaker) Get(ctx context.Context, key string, r Range) (body []byte, in Info, err error) {
@@ -87,6 +113,7 @@ func (b *Breaker) Get(ctx context.Context, key string, r Range) (body []byte, in
 func (b *Breaker) Put(ctx context.Context, key string, body []byte, c Condition) (in Info, err error) {
 	err = b.run(ctx, "put", key, func(ctx context.Context) error {
 		in, err = b.inner.Put(ctx, key, body, c)
+		b.notePut(ClassOf(ctx), err)
 		return err
 	})
 	return in, err
@@ -184,6 +211,24 @@ func (b *Breaker) note(c Class, err error) {
 	defer b.events.Unlock()
 	if changed, h := b.advance(c, err); changed && b.onHealth != nil {
 		b.onHealth(h)
+	}
+}
+
+// notePut: each class for itself, since a store that is nearly full still takes small objects.
+func (b *Breaker) notePut(c Class, err error) {
+	if errors.Is(err, context.Canceled) {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	o := &b.mu.puts[c]
+	if !unanswered(err) {
+		*o = Outage{}
+		return
+	}
+	o.Last, o.LastError = time.Now(), err.Error()
+	if o.Since.IsZero() {
+		o.Since = o.Last
 	}
 }
 

@@ -311,3 +311,53 @@ func TestReadsGoOnWithoutWrites(t *testing.T) {
 		}
 	})
 }
+
+// TestWritesFailWhileReadsAreAnswered: a store that is full is up for those who read, and Writes tells those who write
+// since when. A small object that it still takes is no answer for packs.
+func TestWritesFailWhileReadsAreAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := storetest.NewFault(mem.New())
+		b := store.NewBreaker(f, nil)
+		put := func(c store.Class) {
+			_, _ = b.Put(store.With(t.Context(), c), "packs/"+c.String(), nil, store.Condition{})
+		}
+		put(store.Upload)
+		if o := b.Writes(); o != (store.Outage{}) {
+			t.Fatalf("before any failure: %+v", o)
+		}
+		full := f.Always(storetest.On(store.OpPut, "packs/upload"), storetest.Unavailable())
+		begin := time.Now()
+		for range 10 {
+			put(store.Upload)
+			put(store.Manifest)
+			if _, _, err := b.Get(t.Context(), "packs/upload", store.Range{}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(30 * time.Second)
+		}
+		last := begin.Add(9 * 30 * time.Second)
+		if h, o := b.Health(), b.Writes(); h.State != store.HealthOK || !o.Since.Equal(begin) || !o.Last.Equal(last) || !strings.Contains(o.LastError, "unavailable") {
+			t.Errorf("full since %s: health %+v, writes %+v", begin, h, o)
+		}
+		time.Sleep(time.Hour)
+		if o := b.Writes(); o != (store.Outage{}) {
+			t.Errorf("an hour after the last attempt: %+v", o)
+		}
+		put(store.Upload)
+		if o := b.Writes(); !o.Since.Equal(begin) {
+			t.Errorf("still full: %+v", o)
+		}
+		full.Remove()
+		put(store.Upload)
+		if o := b.Writes(); o != (store.Outage{}) {
+			t.Errorf("with room again: %+v", o)
+		}
+		cancelled, cancel := context.WithCancel(store.With(t.Context(), store.Upload))
+		f.Once(storetest.Any(), storetest.Fail(context.Canceled))
+		_, _ = b.Put(cancelled, "packs/upload", nil, store.Condition{})
+		cancel()
+		if o := b.Writes(); o != (store.Outage{}) {
+			t.Errorf("a request that its caller gave up: %+v", o)
+		}
+	})
+}

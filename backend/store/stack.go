@@ -32,3 +32,6 @@ func (s *Stack) Health() Health { return s.breaker.Health() }
 
 // Stats is a snapshot of the counters by class and operation.
 func (s *Stack) Stats() *Stats { return s.gateway.Stats() }
+
+// Writes tells of PUTs that fail, also while the rest is answered.
+func (s *Stack) Writes() Outage { return s.breaker.Writes() }
