@@ -81,9 +81,12 @@ func (e *engine) openStore(s config.Settings, state *statedir.State, log *slog.L
 	if strings.HasPrefix(url, "mem://") {
 		return fmt.Errorf("store %s would be gone with the daemon; a store is file:///dir or s3://bucket/prefix", url)
 	}
-	// Only the default store is made: a folder that somebody named and that isn't there is more likely a mistake, or a
-	// disk that is not mounted.
-	impl, err := open.Open(url, open.Options{Create: url == s.DefaultStore && state.StoreURL() == ""})
+	if !state.Probed(url) {
+		if err := firstContact(url, s, state); err != nil {
+			return err
+		}
+	}
+	impl, err := open.Open(url, open.Options{Known: true})
 	if err != nil {
 		return fmt.Errorf("store %s: %w", url, err)
 	}
@@ -93,15 +96,21 @@ func (e *engine) openStore(s config.Settings, state *statedir.State, log *slog.L
 			log.Warn("store", "state", h.State, "since", h.Since, "err", h.LastError)
 		},
 	})
-	if !state.Probed(url) {
-		if err := probe(impl); err != nil {
-			return explainStore(url, err)
-		}
-		if err := state.SetProbed(url); err != nil {
-			return err
-		}
-	}
 	return state.Record(url)
+}
+
+// firstContact probes a store that is new to this state dir.
+func firstContact(url string, s config.Settings, state *statedir.State) error {
+	// Only the default store is made: a folder that somebody named and that isn't there is more likely a mistake, or a
+	// disk that is not mounted.
+	impl, err := open.Open(url, open.Options{Create: url == s.DefaultStore && state.StoreURL() == ""})
+	if err != nil {
+		return fmt.Errorf("store %s: %w", url, err)
+	}
+	if err := probe(impl); err != nil {
+		return explainStore(url, err)
+	}
+	return state.SetProbed(url)
 }
 
 // probe checks a store that this state dir has not used before. Without the retries of the stack: whoever mistyped an

@@ -213,7 +213,10 @@ func resolve(path string) string {
 }
 
 // Probed tells whether the store at url has passed the probe before.
-func (s *State) Probed(url string) bool { return s.line("probed") == url }
+func (s *State) Probed(url string) bool {
+	probed := s.line("probed")
+	return probed != "" && SameStore(probed, url)
+}
 
 // SetProbed remembers that it has.
 func (s *State) SetProbed(url string) error { return s.write("probed", url+"\n") }

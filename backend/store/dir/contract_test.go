@@ -20,3 +20,17 @@ func open(t *testing.T, path string) *dir.Store {
 func TestContract(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) store.Store { return open(t, t.TempDir()) })
 }
+
+func TestContractOfAKnownStore(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) store.Store {
+		path := t.TempDir()
+		if _, err := open(t, path).Now(t.Context()); err != nil { // something that writes
+			t.Fatal(err)
+		}
+		s, err := dir.OpenKnown(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	})
+}

@@ -7,6 +7,9 @@
 //	  .glidefs/lock             flock: held while an object that may exist is replaced or removed
 //	  .glidefs/tmp/<random>     bodies being written; never an object, never listed (no part of a key begins with a dot)
 //
+// By its side folder a store that was used before is known from the mount point of a file system that is not mounted
+// (OpenKnown): where it is missing, nothing is made or written.
+//
 // # PUT
 //
 //	tmp file: version xattr, body, fdatasync
@@ -58,7 +61,9 @@ const (
 // Store is a store.Store in the directory root.
 type Store struct {
 	root string
-	lock *lock
+	// known: the side folder was made long ago. Where it is missing this is another directory, and nothing is written.
+	known bool
+	lock  *lock
 	// settled remembers the folders whose own names this process made durable.
 	settled folders
 }
@@ -78,9 +83,27 @@ func Open(path string, create bool) (*Store, error) {
 	if err := checkRoot(root); err != nil {
 		return nil, err
 	}
-	s := &Store{root: root, lock: newLock(filepath.Join(root, lockFile))}
+	s := newStore(root)
 	s.removeStaleTemps()
 	return s, nil
+}
+
+// OpenKnown returns the store in a directory that has been written to before. While it is not there, because its file
+// system is not mounted, every request is store.ErrUnavailable, and no folder is made in its place: not even where the mount
+// point is there, since what would be written below it is gone with the next mount, and an empty store has lost all disks.
+func OpenKnown(path string) (*Store, error) {
+	root, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("store directory %s: %w", path, err)
+	}
+	s := newStore(root)
+	s.known = true
+	s.removeStaleTemps()
+	return s, nil
+}
+
+func newStore(root string) *Store {
+	return &Store{root: root, lock: newLock(filepath.Join(root, lockFile))}
 }
 
 // makeRoot makes root and its parents, and makes their names durable.
@@ -107,6 +130,33 @@ func checkRoot(root string) error {
 		return fmt.Errorf("store directory: %w", classify(err))
 	case !fi.IsDir():
 		return fmt.Errorf("%w: %s is not a directory", store.ErrNoBucket, root)
+	}
+	return nil
+}
+
+// check tells whether the root is there, and for a known store whether it is the one it was.
+func (s *Store) check() error {
+	err := checkRoot(s.root)
+	if !s.known {
+		return err
+	}
+	if err == nil {
+		err = checkSide(s.root)
+	}
+	if errors.Is(err, store.ErrNoBucket) {
+		return fmt.Errorf("%w, is its file system mounted? (%w)", store.ErrUnavailable, err)
+	}
+	return err
+}
+
+func checkSide(root string) error {
+	_, err := os.Stat(filepath.Join(root, sideDir))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: the directory %s has no folder %s, so it is not the store that was there; if the store was copied "+
+			"there without it, make that folder", store.ErrNoBucket, root, sideDir)
+	case err != nil:
+		return fmt.Errorf("store directory: %w", classify(err))
 	}
 	return nil
 }

@@ -24,7 +24,7 @@ func classify(err error) error {
 
 // explain is classify for an operation below the root: a root that is gone explains every other failure.
 func (s *Store) explain(err error) error {
-	if gone := checkRoot(s.root); errors.Is(gone, store.ErrNoBucket) {
+	if gone := s.check(); errors.Is(gone, store.ErrNoBucket) {
 		return gone
 	}
 	return classify(err)

@@ -24,7 +24,7 @@ func (s *Store) ensure(dir string) error {
 	if err := s.ensure(parent); err != nil {
 		return err
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil && !os.IsExist(err) {
+	if err := s.mkdir(dir); err != nil && !os.IsExist(err) {
 		return err
 	}
 	if err := syncDir(parent); err != nil {
@@ -34,9 +34,19 @@ func (s *Store) ensure(dir string) error {
 	return nil
 }
 
+// mkdir makes a folder, but never the side folder of a known store: by it the store is recognised, also when it is
+// unmounted between a check and this.
+func (s *Store) mkdir(dir string) error {
+	if s.known && dir == filepath.Join(s.root, sideDir) {
+		_, err := os.Stat(dir)
+		return err
+	}
+	return os.Mkdir(dir, 0o700)
+}
+
 // prepare makes the side folder.
 func (s *Store) prepare() error {
-	if err := checkRoot(s.root); err != nil {
+	if err := s.check(); err != nil {
 		return err
 	}
 	return classify(s.ensure(filepath.Join(s.root, tmpDir)))

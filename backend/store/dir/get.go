@@ -56,7 +56,7 @@ func (s *Store) get(ctx context.Context, key string, r store.Range) ([]byte, sto
 func (s *Store) open(key string) (*os.File, os.FileInfo, error) {
 	f, err := os.Open(s.path(key))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
-		if gone := checkRoot(s.root); gone != nil {
+		if gone := s.check(); gone != nil {
 			return nil, nil, gone
 		}
 		return nil, nil, store.ErrNotFound

@@ -44,7 +44,7 @@ func (w *walk) start() error {
 			return err
 		}
 	}
-	if err := checkRoot(w.s.root); err != nil {
+	if err := w.s.check(); err != nil {
 		return err
 	}
 	return w.folder(folder)
@@ -57,7 +57,7 @@ func (w *walk) folder(folder string) error {
 	}
 	entries, err := os.ReadDir(filepath.Join(w.s.root, folder))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return w.s.check() // unmounted meanwhile, what is missing was not deleted
 	}
 	if err != nil {
 		return w.s.explain(err)

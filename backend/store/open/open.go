@@ -22,6 +22,9 @@ import (
 type Options struct {
 	// Create makes the directory of a file:// store if it is missing; else that is store.ErrNoBucket.
 	Create bool
+	// Known is for a store that has been written to: a directory that is missing, or is another, is no mistake in the URL
+	// then but a file system that is not mounted. Open succeeds, and every request is store.ErrUnavailable until it is back.
+	Known bool
 }
 
 // ErrURL: the URL names no store, whatever is or isn't there.
@@ -49,6 +52,13 @@ func openDir(raw string, o Options) (store.Store, error) {
 	path, err := filePath(raw)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrURL, err)
+	}
+	if o.Known {
+		s, err := dir.OpenKnown(path)
+		if err != nil {
+			return nil, err
+		}
+		return s, nil
 	}
 	s, err := dir.Open(path, o.Create)
 	if err != nil {
