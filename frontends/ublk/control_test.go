@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -308,8 +309,7 @@ func TestLostInRecovery(t *testing.T) {
 				"parameters": cmdGetParams, "start": cmdStartRecovery, "end": cmdEndRecovery, "size": cmdUpdateSize,
 			} {
 				t.Run(name+" "+how, func(t *testing.T) {
-					path := leave(t, zeroCopy, t.Name(), disk)
-					f := openDirect(t, path)
+					path, f := leave(t, zeroCopy, t.Name(), disk)
 					s := openOwned(t, zeroCopy, t.Name())
 					s.control.inject(lose(t, how, op, 1))
 					dev := serve(t, s, "disk", disk)
@@ -323,8 +323,7 @@ func TestLostInRecovery(t *testing.T) {
 		}
 		for name, op := range map[string]uint32{"parameters": cmdGetParams, "start": cmdStartRecovery, "size": cmdUpdateSize} {
 			t.Run(name+" always", func(t *testing.T) {
-				path := leave(t, zeroCopy, t.Name(), disk)
-				f := openDirect(t, path)
+				path, f := leave(t, zeroCopy, t.Name(), disk)
 				s := openOwned(t, zeroCopy, t.Name())
 				s.control.inject(lose(t, "never run", op, 2))
 				if _, err := s.Add(soon(t), "disk", disk, AddOptions{}); err == nil {
@@ -344,8 +343,7 @@ func TestDiedInRecovery(t *testing.T) {
 	eachMode(t, func(t *testing.T, zeroCopy bool) {
 		for _, fetched := range []bool{false, true} {
 			owner := fmt.Sprint(t.Name(), fetched)
-			path := leave(t, zeroCopy, owner, disk)
-			f := openDirect(t, path)
+			path, f := leave(t, zeroCopy, owner, disk)
 			a := openOwned(t, zeroCopy, owner)
 			d := a.newDevice("disk", diskCookie(a.owner, "disk"), disk)
 			old, err := a.left(d.cookie)
@@ -368,18 +366,19 @@ func TestDiedInRecovery(t *testing.T) {
 	})
 }
 
-// leave makes a device that waits for its next server.
-func leave(t *testing.T, zeroCopy bool, owner string, disk frontends.Disk) (path string) {
+// leave makes a device that waits for its next server, and has a user.
+func leave(t *testing.T, zeroCopy bool, owner string, disk frontends.Disk) (path string, f *os.File) {
 	t.Helper()
 	s := openOwned(t, zeroCopy, owner)
 	dev, err := s.Add(soon(t), "disk", disk, AddOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	f = openDirect(t, dev.Path())
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return dev.Path()
+	return dev.Path(), f
 }
 
 // TestStuckStart: up to 6.17 START_DEV searches for partitions and hears nothing meanwhile. While the disk's first read is
