@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -98,4 +100,17 @@ func detach(dir string) error {
 		return fmt.Errorf("fusermount3 -uz %s: %w: %s", dir, ferr, out)
 	}
 	return nil
+}
+
+// closeOnExec marks the device that go-fuse opens when it mounts by itself: a child of ours that has it keeps the connection
+// after we are dead, and whoever waits on it waits for ever.
+func closeOnExec() {
+	const open = "/proc/self/fd"
+	fds, _ := os.ReadDir(open)
+	for _, fd := range fds {
+		n, err := strconv.Atoi(fd.Name())
+		if to, _ := os.Readlink(filepath.Join(open, fd.Name())); err == nil && to == devFuse {
+			unix.CloseOnExec(n)
+		}
+	}
 }

@@ -237,3 +237,12 @@ exec setpriv --reuid=65534 --regid=65534 --clear-groups "$2"`
 		t.Errorf("%v, %q", err, out)
 	}
 }
+
+// TestChildrenLackTheDevice: a process that we start cannot keep the connection after we are dead.
+func TestChildrenLackTheDevice(t *testing.T) {
+	mount(t, Options{})
+	out, err := exec.Command("ls", "-l", "/proc/self/fd").CombinedOutput()
+	if err != nil || strings.Contains(string(out), devFuse) {
+		t.Errorf("%v\n%s", err, out)
+	}
+}

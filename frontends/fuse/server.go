@@ -95,6 +95,7 @@ func (s *Server) start() error {
 	if err != nil {
 		return err
 	}
+	closeOnExec()
 	s.raw = raw
 	go s.serve()
 	if err := raw.WaitMount(); err != nil {
