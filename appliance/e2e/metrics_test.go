@@ -27,4 +27,5 @@ func TestMetrics(t *testing.T) {
 	if block := strings.HasPrefix(path, "/dev/"); block != (inline+deferred >= n) || block != (steps >= 5) || block != (moved >= n*size) {
 		t.Errorf("%s: %v requests inline, %v deferred, %v bytes moved, %v steps", path, inline, deferred, moved, steps)
 	}
+	m.ok("detach", "d")
 }
