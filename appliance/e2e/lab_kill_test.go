@@ -64,6 +64,31 @@ func TestLabKill(t *testing.T) {
 	})
 }
 
+// TestLabKilledCold: a daemon that is killed while a new device's first read waits for the store is gone at once, on
+// every kernel: a thread of it that waits in the kernel could not end, and nobody could have the disk until a reboot.
+func TestLabKilledCold(t *testing.T) {
+	eachBlockWay(t, func(t *testing.T, w way) {
+		store, c := counted(t)
+		m := w.machine(t, store, `upload_age = "1h"`, `read_timeout = "60s"`)
+		s := newStamps(2048)
+		s.fill(t, m.attach("d", "--size", "64M"))
+		m.ok("detach", "d")
+		eventually(t, "the daemon ends", m.gone)
+		must(t, os.RemoveAll(filepath.Join(string(m.state), "cache")))
+
+		m.attach("other", "--size", "64M") // its daemon has a supervisor that starts the next one
+		holding, free := c.holdFirst("/packs/")
+		attach := m.start("attach", "d")
+		<-holding
+		m.killDaemon()
+		free()
+		m.finish(attach)
+		s.check(t, m.attach("d"))
+		m.ok("detach", "d")
+		m.ok("detach", "other")
+	})
+}
+
 // TestLabFileSystem: a disk is made, formatted, mounted, filled and unmounted, and its checker finds nothing. Mounted again,
 // the daemon is killed under files that are made and a fio that verifies. On a block device nobody notices. On
 // FUSE they get EIO until the disk is mounted again; what had an fsync is there (P3).

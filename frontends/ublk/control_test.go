@@ -381,21 +381,24 @@ func leave(t *testing.T, zeroCopy bool, owner string, disk frontends.Disk) (path
 	return dev.Path(), f
 }
 
-// TestStuckStart: up to 6.17 START_DEV searches for partitions and hears nothing meanwhile. While the disk's first read is
+// TestStuckStart: up to 6.17 START_DEV searches for partitions and hears nothing meanwhile. While its first read is
 // held, the command is given up, and so is its ring; the device comes all the same, and others have noticed nothing.
 func TestStuckStart(t *testing.T) {
 	eachMode(t, func(t *testing.T, zeroCopy bool) {
 		s := openServer(t, zeroCopy)
 		other := openDirect(t, serve(t, s, "other", frontendtest.NewMemDisk(mib, 4096)).Path())
 		stop := busy(t, other)
-		spy, held := frontendtest.Watch(frontendtest.NewMemDisk(mib, 4096)), make(chan struct{})
+		spy, held, begun := frontendtest.Watch(frontendtest.NewMemDisk(mib, 4096)), make(chan struct{}), atomic.Bool{}
 		spy.Hook(func(context.Context, string) error {
-			<-held
+			if begun.Load() {
+				<-held
+			}
 			return nil
 		})
 		started := make(chan uint32, 2)
 		s.control.inject(func(_ *uring.SQE, cl *call) {
 			if cl.op == cmdStartDev {
+				begun.Store(true)
 				started <- cl.dev
 				cl.deadline = time.Now().Add(soonLost)
 				s.control.tamper = nil

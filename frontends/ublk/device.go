@@ -128,6 +128,10 @@ func (d *Device) create(ctx context.Context) error {
 		err = d.s.control.setParams(info.ID, d.params())
 		t.step("params")
 	}
+	if err == nil && d.searched() {
+		err = d.warm(ctx)
+		t.step("warm")
+	}
 	if err == nil {
 		err = d.serve(ctx)
 		t.step("serve")

@@ -15,6 +15,7 @@ import (
 
 	"glidefs-appliance/frontends"
 	"glidefs-appliance/frontends/frontendtest"
+	"glidefs-appliance/frontends/ublk/uring"
 
 	"golang.org/x/sys/unix"
 )
@@ -181,43 +182,60 @@ func TestHandOverHeld(t *testing.T) {
 	})
 }
 
-// TestCloseWhileAdding: a server that closes while the kernel looks for partitions, on a disk whose store does not answer,
-// leaves nothing behind; nor does an Add whose caller gives up. A process could not end otherwise.
+// TestCloseWhileAdding: a server that closes while a new device's first blocks are read, before the kernel looks for
+// partitions or by it, on a disk whose store does not answer, leaves nothing behind; nor does an Add whose caller gives up.
+// A process could not end otherwise.
 func TestCloseWhileAdding(t *testing.T) {
+	ends := map[string]func(s *Server, giveUp func()) error{
+		"closed":   func(s *Server, _ func()) error { return s.Close() },
+		"given up": func(_ *Server, giveUp func()) error { giveUp(); return nil },
+	}
 	eachMode(t, func(t *testing.T, zeroCopy bool) {
 		owner := t.Name() + strconv.Itoa(os.Getpid())
-		for name, end := range map[string]func(s *Server, giveUp func()) error{
-			"closed":   func(s *Server, _ func()) error { return s.Close() },
-			"given up": func(_ *Server, giveUp func()) error { giveUp(); return nil },
-		} {
-			s, spy, held := openOwned(t, zeroCopy, owner), frontendtest.Watch(frontendtest.NewMemDisk(mib, 4096)), make(chan struct{}, 1)
-			spy.Hook(func(ctx context.Context, _ string) error {
-				select {
-				case held <- struct{}{}:
-				default:
+		for name, end := range ends {
+			for _, byKernel := range []bool{false, true} {
+				endWhileAdding(t, openOwned(t, zeroCopy, owner), byKernel, end)
+				if n := orphaned(t, openOwned(t, zeroCopy, owner)); n != 0 {
+					t.Errorf("%s, read by the kernel %t: %d devices are left", name, byKernel, n)
 				}
-				<-ctx.Done()
-				return ctx.Err()
-			})
-			ctx, giveUp := context.WithCancel(soon(t))
-			added := make(chan error)
-			go func() {
-				_, err := s.Add(ctx, "disk", spy, AddOptions{})
-				added <- err
-			}()
-			<-held
-			if err := end(s, giveUp); err != nil {
-				t.Errorf("%s: %v", name, err)
-			}
-			if err := <-added; !errors.Is(err, context.Canceled) {
-				t.Errorf("%s: added: %v", name, err)
-			}
-			giveUp()
-			if n := orphaned(t, openOwned(t, zeroCopy, owner)); n != 0 {
-				t.Errorf("%s: %d devices are left", name, n)
 			}
 		}
 	})
+}
+
+func endWhileAdding(t *testing.T, s *Server, byKernel bool, end func(s *Server, giveUp func()) error) {
+	t.Helper()
+	spy, held, begun := frontendtest.Watch(frontendtest.NewMemDisk(mib, 4096)), make(chan struct{}, 1), atomic.Bool{}
+	s.control.inject(func(_ *uring.SQE, cl *call) {
+		if cl.op == cmdStartDev {
+			begun.Store(true)
+		}
+	})
+	spy.Hook(func(ctx context.Context, _ string) error {
+		if begun.Load() != byKernel {
+			return nil
+		}
+		select {
+		case held <- struct{}{}:
+		default:
+		}
+		<-ctx.Done()
+		return ctx.Err()
+	})
+	ctx, giveUp := context.WithCancel(soon(t))
+	defer giveUp()
+	added := make(chan error)
+	go func() {
+		_, err := s.Add(ctx, "disk", spy, AddOptions{})
+		added <- err
+	}()
+	<-held
+	if err := end(s, giveUp); err != nil {
+		t.Error(err)
+	}
+	if err := <-added; !errors.Is(err, context.Canceled) {
+		t.Errorf("read by the kernel %t: added: %v", byKernel, err)
+	}
 }
 
 // TestSweep: what nobody wants is removed, what others own is not.

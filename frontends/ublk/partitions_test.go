@@ -6,10 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
+	"strings"
+	"sync"
 	"testing"
 
 	"glidefs-appliance/frontends/frontendtest"
+	"glidefs-appliance/frontends/ublk/uring"
 )
 
 // partitioned is a disk whose first partition is its second half.
@@ -56,6 +61,90 @@ func searched(t *testing.T, s *Server, o AddOptions, want bool) {
 	}
 }
 
+// TestWarm: while the kernel looks for partitions it reads nothing but frames that were read before, whose bytes are in
+// the cache then.
+func TestWarm(t *testing.T) {
+	const frame = 64 << 10
+	for what, table := range map[string]string{
+		"none": "", "mbr": "label: dos\n1M 2M\n8M\n", "gpt": "label: gpt\n1M 2M\n8M\n",
+		"logical": "label: dos\n1M 1M\n4M 20M E\n5M 1M\n8M 1M\n16M 1M\n",
+	} {
+		t.Run(what, func(t *testing.T) {
+			eachMode(t, func(t *testing.T, zeroCopy bool) {
+				s, disk := openServer(t, zeroCopy), &watched{MemDisk: tabled(t, table)}
+				var warmed, cold sync.Map
+				disk.read = func(off, n int64) {
+					for at := off / frame; at < (off+n+frame-1)/frame; at++ {
+						warmed.Store(at, true)
+					}
+				}
+				s.control.inject(func(_ *uring.SQE, cl *call) {
+					if cl.op == cmdStartDev {
+						disk.mu.Lock()
+						defer disk.mu.Unlock()
+						disk.read = func(off, _ int64) {
+							if _, is := warmed.Load(off / frame); !is {
+								cold.Store(off, true)
+							}
+						}
+					}
+				})
+				dev := serve(t, s, "disk", disk)
+				cold.Range(func(off, _ any) bool {
+					t.Errorf("the kernel has read at %d, which was not read before", off)
+					return true
+				})
+				want := map[string]int{"none": 0, "mbr": 2, "gpt": 2, "logical": 5}[what]
+				if got, _ := filepath.Glob(fmt.Sprintf("/sys/class/block/ublkb%d/ublkb%[1]dp*", dev.ID())); len(got) != want {
+					t.Errorf("partitions %v, want %d", got, want)
+				}
+			})
+		})
+	}
+}
+
+// watched tells what is read.
+type watched struct {
+	*frontendtest.MemDisk
+	mu   sync.Mutex
+	read func(off, n int64)
+}
+
+func (w *watched) ReadAt(ctx context.Context, p []byte, off int64) error {
+	w.mu.Lock()
+	w.read(off, int64(len(p)))
+	w.mu.Unlock()
+	return w.MemDisk.ReadAt(ctx, p, off)
+}
+
+// tabled is a disk with what sfdisk makes of a table.
+func tabled(t *testing.T, table string) *frontendtest.MemDisk {
+	t.Helper()
+	const size = 32 * mib
+	path := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(path, make([]byte, size), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if table != "" {
+		sfdisk := exec.Command("sfdisk", "--quiet", path)
+		sfdisk.Stdin = strings.NewReader(table)
+		if out, err := sfdisk.CombinedOutput(); err != nil {
+			t.Fatalf("sfdisk (of util-linux or fdisk): %v: %s", err, out)
+		}
+	}
+	image, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := frontendtest.NewMemDisk(size, 512)
+	for off := 0; off < size; off += mib {
+		if err := d.WriteAt(t.Context(), image[off:off+mib], int64(off), false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return d
+}
+
 // TestCounts: what a device did comes out of the server.
 func TestCounts(t *testing.T) {
 	eachMode(t, func(t *testing.T, zeroCopy bool) {
@@ -96,7 +185,7 @@ func TestCounts(t *testing.T) {
 				t.Errorf("%+v", step)
 			}
 		}
-		if got := fmt.Sprint(names); got != "[add params serve start node partitions]" {
+		if got := fmt.Sprint(names); got != "[add params warm serve start node partitions]" {
 			t.Errorf("steps %s", got)
 		}
 	})

@@ -39,7 +39,8 @@ func TestBenchStart(t *testing.T) {
 }
 
 // TestStartIsLocal: what the kernel reads of a new disk, or of one whose first blocks are in its log, while its device is
-// started and searched for partitions is answered at once by a worker: no goroutine is asked, and not the store.
+// started and searched for partitions is answered at once by a worker: no goroutine is asked, and not the store. What is in
+// the store only has been fetched before.
 func TestStartIsLocal(t *testing.T) {
 	eachMode(t, func(t *testing.T, zeroCopy bool) {
 		s, h, fault := openServer(t, zeroCopy), engine(t, stateDir(t), volume.Tuning{UploadAge: time.Hour}), storetest.NewFault(mem.New())
