@@ -54,11 +54,11 @@ func (m *Manager) remove(ctx context.Context, name string) error {
 	}
 	defer release()
 	ctx = store.With(ctx, store.Admin)
-	cell, err := manifest.Read(ctx, m.o.Host.Store, name)
+	cell, err := manifest.ReadToDelete(ctx, m.o.Host.Store, name)
 	if err != nil {
 		return m.explain(name, err)
 	}
-	if man := cell.Current(); !man.Closed {
+	if man := cell.Current(); !man.Closed && !man.Deleted {
 		return m.inUse(name, man)
 	}
 	if err := gc.Trash(ctx, m.o.Host.Store, name); err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"glidefs-appliance/appliance/api"
 	"glidefs-appliance/appliance/config"
+	"glidefs-appliance/backend/manifest"
 	"glidefs-appliance/backend/store"
 	"glidefs-appliance/backend/volume"
 )
@@ -75,6 +76,8 @@ func (m *Manager) explain(name string, err error) error {
 			"has of it as a disk of another name, `%s` drops that", name, m.command("salvage "+name+" NEW"), m.command("abandon "+name+" --yes"))
 	case errors.As(err, &size):
 		return m.sizeError(name, size.Have, size.Ask)
+	case errors.Is(err, manifest.ErrDeleting):
+		return failure(api.CodeRefused, "disk %q is being removed; if that was interrupted, `%s` finishes it", name, m.command("rm "+name+" --yes"))
 	case errors.Is(err, volume.ErrNotFound), errors.Is(err, store.ErrNotFound):
 		return failure(api.CodeNotFound, "disk %q is not in the store %s; `%s` lists what is", name, m.o.Host.Store.URL(), m.command("ls"))
 	case errors.Is(err, volume.ErrExists):

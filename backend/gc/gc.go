@@ -9,6 +9,8 @@
 //	delete the trash roots older than Grace
 //	list packs/ and maps/; delete what is not marked and is older than Grace, until now + Grace/4
 //
+// Tombstones stay: see manifest.Manifest.Tombstone.
+//
 // Nothing is deleted when a root or a page can't be read or has a version that this program does not know.
 //
 // # Why nothing live is missed
@@ -20,7 +22,7 @@
 //
 //   - R still names X when it is read: marked.
 //   - R was deleted: its copy in trash/ was there before [Trash copies first], stays for Grace, and is listed after R's place is.
-//     When the list was older than the deletion, R was gone when read: the whole is done once more.
+//     When the list was older than the deletion, R was gone when read, or a tombstone with another ETag: the whole is done once more.
 //   - R dropped X between the list and the read. Then X lives on only in what was copied from R before: a snapshot or an image,
 //     because forks and rollbacks start from those; and its PUT was settled before R's next began. So it is in the second list,
 //     or its copy in trash/ is. These never change: when read they still name X.
@@ -53,7 +55,7 @@ type Options struct {
 
 // Report is what a Run found and did, or would have done. Counts are objects.
 type Report struct {
-	Roots   int // read: volumes, snapshots, images, trash
+	Roots   int // read: volumes and their tombstones, snapshots, images, trash
 	Expired int // trash roots older than Grace, deleted
 	Live    int // packs and pages that a root names
 	Kept    int // not named, but younger than Grace or of a name that is not ours

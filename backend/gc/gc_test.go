@@ -36,7 +36,7 @@ func TestTrashKeepsAVolumeForTheGraceTime(t *testing.T) {
 		time.Sleep(2 * manifest.Grace)
 		w.trash("v")
 		r := w.run()
-		if r.Roots != 1 || r.Deleted == 0 || r.Live != w.objects() || r.Kept != 0 {
+		if r.Roots != 2 || r.Deleted == 0 || r.Live != w.objects() || r.Kept != 0 {
 			t.Fatalf("%+v with %d objects", r, w.objects())
 		}
 		w.intact()
@@ -56,7 +56,7 @@ func TestTrashKeepsAVolumeForTheGraceTime(t *testing.T) {
 		if r := w.run(); r.Expired != 1 || r.Live != 0 {
 			t.Fatalf("%+v", r)
 		}
-		if keys := w.keys(""); len(keys) != 0 {
+		if keys := w.left(""); len(keys) != 0 {
 			t.Fatalf("left: %v", keys)
 		}
 	})
@@ -64,8 +64,8 @@ func TestTrashKeepsAVolumeForTheGraceTime(t *testing.T) {
 
 func TestTrashFencesTheWriter(t *testing.T) {
 	w := newWorld(t)
-	v := w.volume("v")
-	gate := w.faults.Gate(storetest.On(store.OpDelete, ""))
+	v := w.volume("v", w.pack(1))
+	gate := w.faults.Gate(after(1, storetest.On(store.OpPut, "volumes/")))
 	done := make(chan error, 1)
 	go func() { done <- gc.Trash(t.Context(), w.faults, "v") }()
 	held := <-gate.C // the copy is made, the volume still there
@@ -84,30 +84,65 @@ func TestTrashFencesTheWriter(t *testing.T) {
 	}
 }
 
+// after matches what match does, from the request after the first n of them on.
+func after(n int, match storetest.Match) storetest.Match {
+	return func(q storetest.Request) bool {
+		if match(q) {
+			n--
+		}
+		return match(q) && n < 0
+	}
+}
+
 // An interrupted deletion has lost nothing, and is finished by another.
 func TestTrashInterrupted(t *testing.T) {
-	for _, op := range []store.Op{store.OpGet, store.OpPut, store.OpDelete} {
-		for k := range 2 {
+	for op, requests := range map[store.Op]int{store.OpGet: 1, store.OpPut: 3} {
+		for k := range requests + 1 {
 			w := newWorld(t)
-			w.volume("v")
-			skip := k
-			w.faults.Always(func(q storetest.Request) bool {
-				if q.Op == op {
-					skip--
-				}
-				return q.Op == op && skip < 0
-			}, storetest.Fail(store.ErrDenied))
+			w.volume("v", w.pack(1))
+			w.faults.Always(after(k, storetest.On(op, "")), storetest.Fail(store.ErrDenied))
 			err := gc.Trash(t.Context(), w.faults, "v")
-			if len(w.keys("volumes/", "trash/")) == 0 || err == nil && len(w.keys("volumes/")) > 0 {
-				t.Fatalf("%s %d: %v, left: %v", op, k, err, w.keys(""))
+			if (err == nil) != (k == requests) || len(w.left("volumes/", "trash/")) == 0 || err == nil && len(w.left("volumes/")) > 0 {
+				t.Fatalf("%s %d: %v, left: %v", op, k, err, w.left(""))
 			}
 			if err == nil {
 				continue
 			}
 			w.faults.Clear()
-			if err := gc.Trash(t.Context(), w.faults, "v"); err != nil || len(w.keys("volumes/")) > 0 {
+			if err := gc.Trash(t.Context(), w.faults, "v"); err != nil || len(w.left("volumes/")) > 0 || len(w.keys("trash/")) == 0 {
 				t.Fatalf("%s %d: %v", op, k, err)
 			}
+		}
+	}
+}
+
+// A volume that was never written leaves nothing in the trash.
+func TestTrashOfAnEmptyVolume(t *testing.T) {
+	w := newWorld(t)
+	w.volume("v")
+	w.trash("v")
+	if keys := w.left(""); len(keys) > 0 {
+		t.Errorf("left: %v", keys)
+	}
+	w.volume("v")
+}
+
+// Two who delete a volume at the same time both succeed, or one learns that the other was first; and it is in the trash.
+func TestTrashTwice(t *testing.T) {
+	for n := range 3 {
+		w := newWorld(t)
+		w.volume("v", w.pack(1))
+		gate := w.faults.Gate(after(n, storetest.On(store.OpPut, "")))
+		done := make(chan error, 1)
+		go func() { done <- gc.Trash(t.Context(), w.faults, "v") }()
+		<-gate.C
+		w.trash("v")
+		gate.Open()
+		if err := <-done; err != nil && (n > 0 || !errors.Is(err, manifest.ErrFenced)) {
+			t.Errorf("after %d requests: %v", n, err)
+		}
+		if len(w.left("volumes/")) > 0 || len(w.keys("trash/")) == 0 {
+			t.Errorf("after %d requests, left: %v", n, w.left(""))
 		}
 	}
 }

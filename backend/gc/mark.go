@@ -1,6 +1,7 @@
 package gc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -63,7 +64,7 @@ func (m *marker) round(ctx context.Context) (steady bool, err error) {
 		if m.seen[root.Key] == root.ETag && root.ETag != "" {
 			continue
 		}
-		err := m.root(ctx, root.Key)
+		err := m.root(ctx, root)
 		if errors.Is(err, errGone) {
 			steady = false
 		} else if err != nil {
@@ -96,7 +97,8 @@ var errGone = errors.New("root is gone")
 
 // root marks what one root names. A page may be missing because the root dropped it since and another collector took it: then the
 // root has changed and is read again.
-func (m *marker) root(ctx context.Context, key string) error {
+func (m *marker) root(ctx context.Context, listed store.Info) error {
+	key := listed.Key
 	for etag := ""; ; {
 		body, info, err := m.st.Get(ctx, key, store.Range{})
 		if errors.Is(err, store.ErrNotFound) {
@@ -105,9 +107,16 @@ func (m *marker) root(ctx context.Context, key string) error {
 		if err != nil {
 			return fmt.Errorf("read root %s: %w", key, err)
 		}
-		err = m.names(ctx, body)
+		man, err := manifest.Decode(body)
 		if err == nil {
+			err = m.names(ctx, man)
+		}
+		if err == nil {
+			before := cmp.Or(listed.ETag, m.seen[key])
 			m.seen[key] = info.ETag
+			if man.Tombstone() && info.ETag != before {
+				return errGone // after the list was made, for all that is known
+			}
 			return nil
 		}
 		if !errors.Is(err, store.ErrNotFound) || info.ETag == etag {
@@ -118,11 +127,7 @@ func (m *marker) root(ctx context.Context, key string) error {
 }
 
 // names marks what a manifest names. When it fails, the pages it entered are not marked, because not all below them is.
-func (m *marker) names(ctx context.Context, body []byte) error {
-	man, err := manifest.Decode(body)
-	if err != nil {
-		return err
-	}
+func (m *marker) names(ctx context.Context, man *manifest.Manifest) error {
 	for _, e := range man.Tail {
 		m.live[e.Ref.Hash] = struct{}{}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -122,6 +123,19 @@ func (w *world) keys(prefixes ...string) (keys []string) {
 		}
 	}
 	return keys
+}
+
+// left is keys without tombstones.
+func (w *world) left(prefixes ...string) []string {
+	w.Helper()
+	return slices.DeleteFunc(w.keys(prefixes...), func(key string) bool {
+		body, _, err := w.inner.Get(w.Context(), key, store.Range{})
+		if err != nil {
+			w.Fatal(err)
+		}
+		m, err := manifest.Decode(body)
+		return err == nil && m.Tombstone() && key == manifest.Key(m.Name)
+	})
 }
 
 // objects counts packs and pages.

@@ -32,8 +32,9 @@ type Cell struct {
 	st   store.Store
 	name string
 	turn chan struct{}        // holds one value while a Replace runs; guards all but now
-	now  atomic.Pointer[body] // what the store holds as far as we know; nil before Create is settled
+	now  atomic.Pointer[body] // what the store holds as far as we know; nil or a tombstone before Create is settled
 
+	looked bool    // now is known
 	sent   []*body // sent on top of now, outcomes unknown; the last is the one that is sent again, see late.go for more than one
 	fenced error
 }
@@ -48,35 +49,72 @@ type body struct {
 	sends  int
 }
 
-// Read opens the manifest of an existing volume. Errors: store.ErrNotFound, also for one that is being deleted, ErrDamaged,
-// ErrVersion and those of the store.
+// Read opens the manifest of an existing volume. Errors: store.ErrNotFound, together with ErrDeleting for one that is being deleted,
+// ErrDamaged, ErrVersion and those of the store.
 func Read(ctx context.Context, st store.Store, name string) (*Cell, error) {
-	c, err := ReadToDelete(ctx, st, name)
-	if err == nil && c.Current().Deleted {
-		return nil, fmt.Errorf("read manifest of %s: %w: it is being deleted", name, store.ErrNotFound)
+	c, err := Find(ctx, st, name)
+	if err == nil && c.Vacant() {
+		return nil, fmt.Errorf("read manifest of %s: %w", name, store.ErrNotFound)
+	}
+	return c, err
+}
+
+// Find is Read that also returns a Cell where there is no volume: it is Vacant, and Create is all that it can do.
+func Find(ctx context.Context, st store.Store, name string) (*Cell, error) {
+	c, err := read(ctx, st, name)
+	if err == nil && !c.Vacant() && c.Current().Deleted {
+		return nil, fmt.Errorf("read manifest of %s: %w: %w", name, store.ErrNotFound, ErrDeleting)
 	}
 	return c, err
 }
 
 // ReadToDelete is Read that also opens what is being deleted, so that an interrupted deletion can be finished.
 func ReadToDelete(ctx context.Context, st store.Store, name string) (*Cell, error) {
+	c, err := read(ctx, st, name)
+	if err == nil && c.Vacant() {
+		return nil, fmt.Errorf("read manifest of %s: %w", name, store.ErrNotFound)
+	}
+	return c, err
+}
+
+func read(ctx context.Context, st store.Store, name string) (*Cell, error) {
 	if err := ValidName(name); err != nil {
 		return nil, err
 	}
-	raw, info, err := get(store.With(ctx, store.Manifest), st, name)
+	c := newCell(st, name)
+	err := c.look(store.With(ctx, store.Manifest))
 	if err != nil {
 		return nil, fmt.Errorf("read manifest of %s: %w", name, err)
 	}
+	return c, nil
+}
+
+// look finds out what is there.
+func (c *Cell) look(ctx context.Context) error {
+	raw, info, err := get(ctx, c.st, c.name)
+	if errors.Is(err, store.ErrNotFound) {
+		c.looked = true
+		return nil
+	}
+	if err != nil {
+		return err
+	}
 	m, err := Decode(raw)
-	if err == nil && m.Name != name {
+	if err == nil && m.Name != c.name {
 		err = fmt.Errorf("%w: it is the manifest of %s", ErrDamaged, m.Name)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read manifest of %s: %w", name, err)
+		return err
 	}
-	c := newCell(st, name)
+	c.looked = true
 	c.now.Store(&body{m: m, raw: raw, etag: info.ETag})
-	return c, nil
+	return nil
+}
+
+// Vacant tells that there is no volume, but perhaps a tombstone; Current and Raw mean nothing then.
+func (c *Cell) Vacant() bool {
+	now := c.now.Load()
+	return now == nil || now.m.Tombstone()
 }
 
 // get reads a manifest and insists on its ETag: without one the next PUT would have no condition.
@@ -88,21 +126,34 @@ func get(ctx context.Context, st store.Store, name string) ([]byte, store.Info, 
 	return raw, info, err
 }
 
-// Create makes a new volume of m, which it copies: one PUT, repeated until it is settled or ctx ends (ErrUnsettled: the volume may
-// come to be; Read tells, and its Volume id tells whose it is). ErrExists if there is one of that name.
+// Create makes a new volume of m, which it copies, where there is none or a tombstone: a look and one PUT, repeated until it is
+// settled or ctx ends (ErrUnsettled: the volume may come to be; Read tells, and its Volume id tells whose it is). ErrExists if there
+// is one of that name, together with ErrDeleting if that is being deleted.
 func Create(ctx context.Context, st store.Store, m *Manifest) (*Cell, error) {
 	c := newCell(st, m.Name)
-	if err := c.freeze(m.Clone(), Window{}); err != nil {
-		return nil, fmt.Errorf("create manifest of %q: %w", m.Name, err)
-	}
-	err := c.settle(store.With(ctx, store.Manifest))
-	if errors.Is(err, ErrFenced) {
-		return nil, fmt.Errorf("create manifest of %s: %w", m.Name, ErrExists)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("create manifest of %s: %w", m.Name, err)
+	if err := c.Create(ctx, m); err != nil {
+		return nil, err
 	}
 	return c, nil
+}
+
+// Create is Create for a Cell that is Vacant; it is of no use after an error.
+func (c *Cell) Create(ctx context.Context, m *Manifest) error {
+	if err := c.freeze(m.Clone(), Window{}); err != nil {
+		return fmt.Errorf("create manifest of %q: %w", m.Name, err)
+	}
+	err := c.settle(store.With(ctx, store.Manifest))
+	var who *FencedError
+	if errors.As(err, &who) {
+		err = ErrExists
+		if who.Gone {
+			err = fmt.Errorf("%w: %w", ErrExists, ErrDeleting)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("create manifest of %s: %w", m.Name, err)
+	}
+	return nil
 }
 
 func newCell(st store.Store, name string) *Cell {

@@ -11,6 +11,7 @@ import (
 
 	"glidefs-appliance/backend/store"
 	"glidefs-appliance/backend/store/mem"
+	"glidefs-appliance/backend/store/storetest"
 )
 
 // network loses, repeats and delays requests as choose says, until its faults are used up.
@@ -97,7 +98,7 @@ func holds(t *testing.T, st store.Store, want *Cell) {
 
 // A single writer over a network that does its worst is never fenced, and each update takes place exactly once.
 func TestOneWriterAllInterleavings(t *testing.T) {
-	runs := explore(func(choose func(int) int) {
+	runs := storetest.Explore(func(choose func(int) int) {
 		synctest.Test(t, func(t *testing.T) {
 			n := &network{Store: mem.New(), choose: choose, faults: 3}
 			c := must[*Cell](t)(Create(t.Context(), n, sample("disk")))
@@ -122,7 +123,7 @@ func TestOneWriterAllInterleavings(t *testing.T) {
 // loser sent earlier shows up later.
 func TestTakeOverAllInterleavings(t *testing.T) {
 	with, without := 0, 0
-	runs := explore(func(choose func(int) int) {
+	runs := storetest.Explore(func(choose func(int) int) {
 		synctest.Test(t, func(t *testing.T) {
 			n := &network{Store: mem.New(), choose: choose}
 			a := must[*Cell](t)(Create(t.Context(), n, sample("disk")))
@@ -174,7 +175,7 @@ func TestTakeOverAllInterleavings(t *testing.T) {
 // The context ends at any request; the update stays frozen, and the next call settles it before it builds anything.
 func TestUnsettledUpdateIsSettledFirst(t *testing.T) {
 	unsettled := 0
-	explore(func(choose func(int) int) {
+	storetest.Explore(func(choose func(int) int) {
 		synctest.Test(t, func(t *testing.T) {
 			n := &network{Store: mem.New(), choose: choose}
 			c := must[*Cell](t)(Create(t.Context(), n, sample("disk")))
@@ -305,14 +306,89 @@ func TestVolumeBeingDeleted(t *testing.T) {
 	if err := writer.Replace(t.Context(), next); !errors.As(err, &who) || !who.Gone {
 		t.Errorf("%v", err)
 	}
-	if _, err := Read(t.Context(), st, "disk"); !errors.Is(err, store.ErrNotFound) {
+	if _, err := Read(t.Context(), st, "disk"); !errors.Is(err, store.ErrNotFound) || !errors.Is(err, ErrDeleting) {
 		t.Errorf("read: %v", err)
 	}
 	if _, err := ReadToDelete(t.Context(), st, "disk"); err != nil {
 		t.Errorf("read to delete: %v", err)
 	}
-	if _, err := Create(t.Context(), st, sample("disk")); !errors.Is(err, ErrExists) {
+	if _, err := Create(t.Context(), st, sample("disk")); !errors.Is(err, ErrExists) || !errors.Is(err, ErrDeleting) {
 		t.Errorf("create: %v", err)
+	}
+}
+
+// buried is a store with the tombstone of a disk that c wrote.
+func buried(t *testing.T) (st *mem.Store, c *Cell) {
+	t.Helper()
+	st = mem.New()
+	c = must[*Cell](t)(Create(t.Context(), st, sample("disk")))
+	if err := c.Replace(t.Context(), (*Manifest).Bury); err != nil {
+		t.Fatal(err)
+	}
+	return st, c
+}
+
+// A tombstone is no volume to anybody: it is not found, fences the writer of the volume that was there, and gives its name away.
+func TestTombstone(t *testing.T) {
+	st, c := buried(t)
+	for _, read := range []func(context.Context, store.Store, string) (*Cell, error){Read, ReadToDelete} {
+		if _, err := read(t.Context(), st, "disk"); !errors.Is(err, store.ErrNotFound) || errors.Is(err, ErrDeleting) {
+			t.Errorf("%v", err)
+		}
+	}
+	anew := must[*Cell](t)(Create(t.Context(), st, sample("disk")))
+	holds(t, st, anew)
+	var who *FencedError
+	if err := c.Replace(t.Context(), next); !errors.As(err, &who) || who.Owner.Host != "alpha" {
+		t.Errorf("%v", err)
+	}
+	if _, err := Create(t.Context(), st, sample("disk")); !errors.Is(err, ErrExists) || errors.Is(err, ErrDeleting) {
+		t.Errorf("again: %v", err)
+	}
+	st, _ = buried(t)
+	writer := must[*Cell](t)(Create(t.Context(), st, sample("disk")))
+	if err := must[*Cell](t)(Read(t.Context(), st, "disk")).Replace(t.Context(), (*Manifest).Bury); err != nil {
+		t.Fatal(err)
+	}
+	if err := writer.Replace(t.Context(), next); !errors.As(err, &who) || !who.Gone {
+		t.Errorf("a writer whose volume was deleted: %v", err)
+	}
+}
+
+// Two volumes are made in the place of one that was deleted, over a network that does its worst: exactly one comes to be, its maker
+// knows, and nothing that is under way changes that.
+func TestCreateOverATombstoneAllInterleavings(t *testing.T) {
+	won := map[bool]int{}
+	runs := storetest.Explore(func(choose func(int) int) {
+		synctest.Test(t, func(t *testing.T) {
+			st, _ := buried(t)
+			n := &network{Store: st, choose: choose, faults: 2}
+			var rival *Cell
+			n.before = func(n *network) {
+				if rival == nil && choose(2) == 1 {
+					rival, _ = Create(t.Context(), n.Store, sample("disk"))
+				}
+			}
+			c, err := Create(t.Context(), n, sample("disk"))
+			n.before = nil
+			if err == nil {
+				holds(t, n.Store, c)
+				if err := c.Replace(t.Context(), next); err != nil {
+					t.Fatal(err)
+				}
+			} else if rival == nil || !errors.Is(err, ErrExists) || errors.Is(err, ErrDeleting) {
+				t.Fatal(err)
+			} else {
+				c = rival
+			}
+			won[err == nil]++
+			n.deliver()
+			holds(t, n.Store, c)
+		})
+	})
+	t.Logf("%d interleavings: %v", runs, won)
+	if won[true] == 0 || won[false] == 0 {
+		t.Error("the interesting cases did not occur")
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"glidefs-appliance/backend/store"
 	"glidefs-appliance/backend/store/mem"
+	"glidefs-appliance/backend/store/storetest"
 )
 
 // began opens a window as a batch does: by its first PUT.
@@ -56,7 +57,7 @@ func TestLateUpdateIsNotSent(t *testing.T) {
 // the lost PUT arrives, over a network that goes on losing requests.
 func TestLateUpdateIsUndone(t *testing.T) {
 	outcomes := map[string]int{}
-	runs := explore(func(choose func(int) int) {
+	runs := storetest.Explore(func(choose func(int) int) {
 		synctest.Test(t, func(t *testing.T) {
 			n := &network{Store: mem.New(), choose: choose}
 			c := must[*Cell](t)(Create(t.Context(), n, sample("disk")))

@@ -2,7 +2,8 @@
 //
 // # Objects
 //
-//	volumes/<name>/manifest                     one volume; replaced by conditional PUT only, through a Cell
+//	volumes/<name>/manifest                     one volume, or its tombstone; replaced by conditional PUT only, through a Cell, and
+//	                                            never deleted
 //	volumes/<name>/snapshots/<seq, 20 digits>   a manifest, written once
 //	images/<name>, trash/<...>                  manifests too
 //	maps/<first 2 hex>/<hash>                   map pages, immutable
@@ -60,6 +61,8 @@ var (
 	ErrVersion = pack.ErrVersion
 	// ErrExists: Create found a volume of that name.
 	ErrExists = errors.New("volume exists already")
+	// ErrDeleting: the volume is neither there nor gone; deleting it again finishes that.
+	ErrDeleting = errors.New("volume is being deleted")
 	// ErrFenced: somebody else replaced the manifest, or it is gone; see FencedError.
 	ErrFenced = errors.New("manifest was replaced by another writer")
 	// ErrUnsettled: it is not known yet whether an update took place. The Cell remembers it and settles it first, next time.
@@ -115,7 +118,7 @@ type Manifest struct {
 	Owner       Owner
 	Since       time.Time // attached
 	Closed      bool      // detached in order
-	Deleted     bool      // nobody may attach it any more; it will be in the trash in a moment, or is
+	Deleted     bool      // nobody may attach it any more; it will be in the trash in a moment, or is, see Tombstone
 	Log         [16]byte  // the incarnation that writes now
 	Barrier     Barrier
 	BarrierTime time.Time
@@ -158,6 +161,16 @@ func (m *Manifest) check() error {
 		}
 	}
 	return nil
+}
+
+// Tombstone tells that m is no volume but marks the place of one that was deleted. Whoever makes a volume there replaces it under
+// its ETag. [Were the object deleted instead, a DELETE that arrives late, after its retry, would take away the new volume; and a PUT
+// that made the old one would bring it back.] So it stays: a few hundred bytes for each name that was ever used.
+func (m *Manifest) Tombstone() bool { return m.Deleted && len(m.Tail) == 0 && len(m.Levels) == 0 }
+
+// Bury makes m the tombstone of its volume.
+func (m *Manifest) Bury() {
+	m.Deleted, m.Tail, m.Levels, m.Extra = true, nil, nil, nil
 }
 
 const (

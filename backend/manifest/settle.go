@@ -53,6 +53,9 @@ func (c *Cell) settle(ctx context.Context) error {
 
 // step is one attempt to settle; nil is progress.
 func (c *Cell) step(ctx context.Context) error {
+	if !c.looked {
+		return c.lookFirst(ctx)
+	}
 	if err := c.expire(ctx); err != nil {
 		return err
 	}
@@ -66,6 +69,15 @@ func (c *Cell) step(ctx context.Context) error {
 		return err
 	}
 	return c.won(b, info)
+}
+
+// lookFirst finds out what a new volume takes the place of, before anything is sent: once an answer has been lost, a tombstone may
+// be that of the new volume itself.
+func (c *Cell) lookFirst(ctx context.Context) error {
+	if err := c.look(ctx); err != nil || c.Vacant() {
+		return err
+	}
+	return c.lost(c.Raw())
 }
 
 func (c *Cell) condition() store.Condition {

@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -34,11 +35,14 @@ func List(ctx context.Context, st store.Store) ([]Info, error) {
 		if !ok || file != "manifest" {
 			continue
 		}
-		out = append(out, info(ctx, st, name))
+		if i := info(ctx, st, name); !isGone(i.Err) || errors.Is(i.Err, manifest.ErrDeleting) {
+			out = append(out, i)
+		}
 	}
 	return out, nil
 }
 
+// info reads one; a tombstone is store.ErrNotFound.
 func info(ctx context.Context, st store.Store, name string) Info {
 	cell, err := manifest.Read(ctx, st, name)
 	if err != nil {

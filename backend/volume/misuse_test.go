@@ -172,8 +172,22 @@ func TestList(t *testing.T) {
 	if _, err := r.st.Put(t.Context(), manifest.Key("c"), []byte("no manifest"), store.Condition{}); err != nil {
 		t.Fatal(err)
 	}
+	for _, name := range []string{"d", "e"} { // d is a tombstone, e was deleted halfway
+		m := &manifest.Manifest{Name: name, Size: misuseSize, Sector: 512, Tail: v.currentView().man.Tail}
+		cell, err := manifest.Create(t.Context(), r.st, m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cell.Replace(t.Context(), func(next *manifest.Manifest) {
+			if next.Deleted = true; name == "d" {
+				next.Bury()
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	got, err := List(t.Context(), r.st)
-	if err != nil || len(got) != 3 {
+	if err != nil || len(got) != 4 {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	s := v.Status()
@@ -185,6 +199,9 @@ func TestList(t *testing.T) {
 	}
 	if c := got[2]; c.Name != "c" || !errors.Is(c.Err, manifest.ErrDamaged) {
 		t.Errorf("%+v", c)
+	}
+	if e := got[3]; e.Name != "e" || !errors.Is(e.Err, manifest.ErrDeleting) {
+		t.Errorf("%+v", e)
 	}
 }
 

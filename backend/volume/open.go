@@ -51,12 +51,12 @@ func (v *Volume) open(ctx context.Context, o OpenOptions) error {
 }
 
 func (v *Volume) openOnline(ctx context.Context, o OpenOptions) error {
-	cell, err := manifest.Read(ctx, v.host.Store, v.name)
+	cell, err := manifest.Find(ctx, v.host.Store, v.name)
 	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return v.create(ctx, o)
 	case err != nil:
 		return err
+	case cell.Vacant():
+		return v.create(ctx, cell, o)
 	case o.ReadOnly:
 		return v.adoptReadOnly(cell)
 	}
@@ -174,7 +174,7 @@ func (v *Volume) replay() error {
 }
 
 // create makes the disk with the one PUT that needs.
-func (v *Volume) create(ctx context.Context, o OpenOptions) error {
+func (v *Volume) create(ctx context.Context, cell *manifest.Cell, o OpenOptions) error {
 	if o.Create == 0 || o.ReadOnly {
 		return ErrNotFound
 	}
@@ -198,8 +198,7 @@ func (v *Volume) create(ctx context.Context, o OpenOptions) error {
 	if err := v.log.Start(id); err != nil {
 		return err
 	}
-	cell, err := manifest.Create(ctx, v.host.Store, m)
-	if err != nil {
+	if err := cell.Create(ctx, m); err != nil {
 		return fmt.Errorf("create: %w", err)
 	}
 	v.manifest.cell = cell

@@ -57,7 +57,7 @@ func Salvage(ctx context.Context, h *Host, name, newName string) error {
 }
 
 func (v *Volume) salvage(ctx context.Context, m *manifest.Manifest, newName string) error {
-	if _, err := manifest.Read(ctx, v.host.Store, newName); !errors.Is(err, store.ErrNotFound) {
+	if _, err := manifest.Read(ctx, v.host.Store, newName); !errors.Is(err, store.ErrNotFound) || errors.Is(err, manifest.ErrDeleting) {
 		return errors.Join(fmt.Errorf("%w: %q", ErrExists, newName), err)
 	}
 	known := m.Clone()

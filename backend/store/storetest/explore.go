@@ -1,7 +1,7 @@
-package manifest
+package storetest
 
-// explore runs f once for each sequence of choices it can make: choose(n) returns 0..n-1, first always 0. It returns the number of runs.
-func explore(f func(choose func(n int) int)) (runs int) {
+// Explore runs f once for each sequence of choices it can make: choose(n) returns 0..n-1, first always 0. It returns the number of runs.
+func Explore(f func(choose func(n int) int)) (runs int) {
 	type choice struct{ took, of int }
 	var path []choice
 	for {
