@@ -15,7 +15,7 @@ func gcCommand() *cli.Command {
 		Usage: "delete objects that no disk refers to",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "dry-run", Usage: "delete nothing, count only"},
-			&cli.DurationFlag{Name: "grace", Usage: "keep garbage younger than `TIME` (default 168h); a shorter one is safe only while nobody writes to the store"},
+			&cli.DurationFlag{Name: "grace", Usage: "keep garbage younger than `TIME` (default 168h); a shorter one is refused while a disk is open elsewhere, or being uploaded"},
 		},
 		OnUsageError: usageError,
 		Action:       with(gc),

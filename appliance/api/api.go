@@ -215,7 +215,8 @@ type Volume struct {
 	Error string     `json:"error,omitempty"` // its manifest cannot be read: only the name is known
 }
 
-// GC removes objects that nothing refers to. Grace 0 is the store's own, which is safe while others write.
+// GC removes objects that nothing refers to. Grace 0 is the store's own, which is safe while others write; a shorter one is busy
+// while a disk is open elsewhere, or being uploaded.
 type GC struct {
 	DryRun bool          `json:"dry_run,omitempty"`
 	Grace  time.Duration `json:"grace_ns,omitempty"`

@@ -30,6 +30,20 @@
 // So a second list that shows no root that vanishes is enough. [Listing until no manifest has changed would never end on a store with a
 // thousand volumes that upload every ten seconds.] Names are random, so a delete that arrives late hits nothing new.
 //
+// # A shorter Grace
+//
+// Then the time does not tell any more that an object which nothing names is garbage: its writer may be in the middle of an update, or
+// waiting for a store that was away. So Run asks who may be writing: every manifest must be closed, deleted, or of a writer that is
+// Quiet, and nobody may have announced a new volume (manifest.Announce). Say X is older than start-Grace and the writer of X names it
+// after the sweep.
+//
+//   - Its manifest was open when it was read last: refused, unless its writer was quiet. A writer that was had named X by then, or never
+//     will: what it wrote since is younger than start. So X is in the lists, which came after.
+//   - Its manifest was closed then: closing it was an update, so what was sent before it comes to nothing. Whoever opened the volume
+//     since has written nothing older than start.
+//   - There was no manifest when the last list was made. Then the announcement, which is older than X, was there when those were listed,
+//     before the roots, and only the making of the volume takes it away.
+//
 // The package holds no locks. Runs may overlap, on one host or on several.
 package gc
 
@@ -44,9 +58,12 @@ import (
 
 // Options of a Run.
 type Options struct {
-	// Grace is how long an object is kept although nothing names it; 0 means manifest.Grace. A shorter one is safe only while
-	// nobody writes to the store.
+	// Grace is how long an object is kept although nothing names it; 0 means manifest.Grace. A shorter one is refused, with an
+	// OpenError, unless nobody may be about to name what is as old: see the package comment.
 	Grace time.Duration
+	// Quiet, if not nil, is asked once by a Run with a short Grace. It returns the incarnations (manifest.Manifest.Log) of those
+	// writers in this process that have nothing under way: the store's manifest names all they have written and may yet name.
+	Quiet func() map[[16]byte]bool
 	// DryRun reports and deletes nothing.
 	DryRun bool
 	// Progress, if not nil, is called now and then by the goroutine that called Run.
@@ -63,8 +80,9 @@ type Report struct {
 	Bytes   int64 // of the deleted
 }
 
-// Run collects garbage once. It returns what it did even when it returns an error. Errors are those of the store, manifest.ErrDamaged
-// and manifest.ErrVersion (nothing was deleted), or manifest.ErrLate (it took longer than Grace/4; what is left waits for the next run).
+// Run collects garbage once. It returns what it did even when it returns an error. Errors are those of the store, manifest.ErrDamaged,
+// manifest.ErrVersion and *OpenError (nothing was deleted), or manifest.ErrLate (it took longer than Grace/4; what is left waits for
+// the next run).
 func Run(ctx context.Context, st store.Store, o Options) (Report, error) {
 	if o.Grace == 0 {
 		o.Grace = manifest.Grace
@@ -77,7 +95,15 @@ func Run(ctx context.Context, st store.Store, o Options) (Report, error) {
 	}
 	r := &run{Options: o, st: st, start: start, local: local}
 	m := newMarker(r)
-	err = m.mark(ctx)
+	if o.Grace < manifest.Grace {
+		err = r.ask(ctx)
+	}
+	if err == nil {
+		err = m.mark(ctx)
+	}
+	if err == nil {
+		err = r.writers.closed()
+	}
 	if err == nil {
 		err = r.expire(ctx, m.expired)
 	}
@@ -93,10 +119,11 @@ func Run(ctx context.Context, st store.Store, o Options) (Report, error) {
 // run is one Run.
 type run struct {
 	Options
-	st     store.Store
-	start  time.Time // by the store's clock
-	local  time.Time // just before
-	report Report
+	st      store.Store
+	start   time.Time // by the store's clock
+	local   time.Time // just before
+	report  Report
+	writers writers
 }
 
 func (r *run) old(modified time.Time) bool { return modified.Before(r.start.Add(-r.Grace)) }

@@ -102,6 +102,7 @@ func (m *marker) root(ctx context.Context, listed store.Info) error {
 	for etag := ""; ; {
 		body, info, err := m.st.Get(ctx, key, store.Range{})
 		if errors.Is(err, store.ErrNotFound) {
+			delete(m.writers.open, key)
 			return errGone
 		}
 		if err != nil {
@@ -114,6 +115,7 @@ func (m *marker) root(ctx context.Context, listed store.Info) error {
 		if err == nil {
 			before := cmp.Or(listed.ETag, m.seen[key])
 			m.seen[key] = info.ETag
+			m.writers.note(key, man)
 			if man.Tombstone() && info.ETag != before {
 				return errGone // after the list was made, for all that is known
 			}

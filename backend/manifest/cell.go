@@ -166,6 +166,17 @@ func (c *Cell) Current() *Manifest { return c.now.Load().m }
 // Raw is the bytes of Current; nobody may modify them.
 func (c *Cell) Raw() []byte { return c.now.Load().raw }
 
+// Settled tells that the store holds Current, and that nothing which was sent can change that any more. It does not block.
+func (c *Cell) Settled() bool {
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+		return c.fenced == nil && len(c.sent) == 0
+	default:
+		return false
+	}
+}
+
 // Replace puts the manifest that build makes of a copy of Current in its place, and returns nil when it is there. It retries until
 // ctx ends. build runs at most once and holds no lock; nothing is sent if what it makes is not valid.
 //

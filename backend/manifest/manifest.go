@@ -7,6 +7,7 @@
 //	volumes/<name>/snapshots/<seq, 20 digits>   a manifest, written once
 //	images/<name>, trash/<...>                  manifests too
 //	maps/<first 2 hex>/<hash>                   map pages, immutable
+//	writers/<...>                               who writes objects for a volume that is not there yet, see Announce
 //
 //	manifest --> Tail    newest first: packs not merged yet, some of them inside the manifest (Inline)
 //	         \-> Levels  newest first: each a run of packs that do not overlap, in map pages
@@ -162,6 +163,9 @@ func (m *Manifest) check() error {
 	}
 	return nil
 }
+
+// Open tells that m has a writer, or had one that did not say goodbye: there may be objects that its next update names.
+func (m *Manifest) Open() bool { return !m.Closed && !m.Deleted }
 
 // Tombstone tells that m is no volume but marks the place of one that was deleted. Whoever makes a volume there replaces it under
 // its ETag. [Were the object deleted instead, a DELETE that arrives late, after its retry, would take away the new volume; and a PUT

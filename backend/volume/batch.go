@@ -26,6 +26,7 @@ type batch struct {
 	taken   []source   // inline packs at the tail's head that are merged into pack
 	sent    chan error // gets the end of pack's upload; nil when there is none, or it was taken
 	window  manifest.Window
+	counted bool // in Volume.unnamed
 }
 
 // batchRecords bounds the records of a batch of small ones; a discard has no bytes to count.
@@ -150,9 +151,18 @@ func (v *Volume) build(ctx context.Context, b *batch, top *view) error {
 	return nil
 }
 
+// named counts the batch's pack no more: a manifest names it, or only one that is not settled ever will.
+func (v *Volume) named(b *batch) {
+	if b.counted {
+		v.unnamed.Add(-1)
+		b.counted = false
+	}
+}
+
 // release gives back what the batch holds.
 func (v *Volume) release(b *batch) {
 	_ = b.waitSent() // it reads bld's memory
+	v.named(b)
 	if b.bld != nil {
 		v.host.reuse(b.bld, v.sector)
 		b.bld = nil

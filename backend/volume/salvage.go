@@ -64,8 +64,22 @@ func (v *Volume) salvage(ctx context.Context, m *manifest.Manifest, newName stri
 	if err := v.complete(ctx, known); err != nil {
 		return err
 	}
-	var w manifest.Window
 	m.Volume, m.Name, m.Created = newID(), newName, time.Now()
+	m.Owner, m.Since, m.Epoch = v.host.Owner, time.Now(), 1
+	done, err := manifest.Announce(ctx, v.host.Store, m)
+	if err != nil {
+		return err
+	}
+	err = v.salvageInto(ctx, known, m)
+	if !errors.Is(err, manifest.ErrUnsettled) { // else the disk may come to be yet
+		done()
+	}
+	return err
+}
+
+// salvageInto makes the disk m, known as far as it is in the store, of that and the log.
+func (v *Volume) salvageInto(ctx context.Context, known, m *manifest.Manifest) error {
+	var w manifest.Window
 	for after := m.Barrier.Seq; ; {
 		b, err := v.cut(after)
 		if err != nil {
@@ -79,7 +93,7 @@ func (v *Volume) salvage(ctx context.Context, m *manifest.Manifest, newName stri
 		}
 		after = b.barrier.Seq
 	}
-	m.Owner, m.Since, m.Closed, m.Epoch = v.host.Owner, time.Now(), true, 1
+	m.Closed = true
 	if err := v.complete(ctx, known); err != nil { // that may have been hours
 		return err
 	}

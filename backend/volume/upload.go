@@ -187,6 +187,8 @@ func (v *Volume) send(ctx context.Context, b *batch) {
 	if b.pack == nil || b.rides(v.host.Tuning.InlineBytes) {
 		return
 	}
+	v.unnamed.Add(1)
+	b.counted = true
 	b.sent = make(chan error, 1)
 	go func() { b.sent <- v.host.putPack(ctx, b.pack, &b.window) }()
 }
@@ -289,6 +291,7 @@ func (v *Volume) publishBatch(ctx context.Context, b *batch) error {
 		v.host.shared().indexes.put(b.pack.Ref.Hash, b.pack.Index)
 	}
 	v.host.counters.batches.Add(1)
+	v.named(b)
 	v.settle(b.barrier)
 	v.trimSoon()
 	v.compactSoon()

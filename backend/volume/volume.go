@@ -56,7 +56,8 @@ type Volume struct {
 	marks       []mark        // guarded by mu: see instant
 	lastInstant time.Time     // guarded by mu: of the settled barrier
 	compacting  atomic.Bool
-	turns       [8]uint64 // where the next merge out of a level begins; only the compaction touches it
+	unnamed     atomic.Int32 // batches whose packs are in the store, or on their way, and perhaps in no manifest yet
+	turns       [8]uint64    // where the next merge out of a level begins; only the compaction touches it
 	waiting     atomic.Int32
 	full        atomic.Pointer[error] // why requests wait for room: nil, errLogFull or the file system's error
 	offline     atomic.Pointer[error] // the last background error of the store
