@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"glidefs-appliance/backend/manifest"
+	"glidefs-appliance/backend/pack"
 	"glidefs-appliance/backend/store"
 	"glidefs-appliance/backend/store/mem"
 	"glidefs-appliance/backend/store/storetest"
@@ -100,6 +101,26 @@ func elsewhere(t *testing.T, r *rig, d *disk) {
 	if got, err := d.content(); err != nil || firstDiff(got, d.now) >= 0 {
 		t.Fatalf("elsewhere: wrong from byte %d, %v", firstDiff(got, d.now), err)
 	}
+}
+
+// A merge that leaves nothing but map pages is bound by the grace time like any other: they are objects, too.
+func TestLateMergeWithoutPacks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, f, d := filled(t)
+		defer func() { r.kill(d.v, false) }()
+		f.ResetCounts()
+		o := output{v: d.v}
+		err := o.publish(t.Context(), func(next *manifest.Manifest) error {
+			ref := pack.Ref{Size: 200, IndexLen: 100, End: 1, Sectors: 1}
+			root, err := r.h.Pages.Update(t.Context(), manifest.Root{}, 0, 1, []pack.Ref{ref})
+			next.Levels = append(next.Levels, root)
+			time.Sleep(manifest.Grace / 3)
+			return err
+		})
+		if !errors.Is(err, manifest.ErrLate) || f.Count(store.OpPut) != 1 {
+			t.Errorf("%v, %d requests", err, f.Count(store.OpPut))
+		}
+	})
 }
 
 // ack: everything up to this seq was acknowledged at that time.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"glidefs-appliance/backend/manifest"
 	"glidefs-appliance/backend/pack"
@@ -57,6 +58,9 @@ func (o *output) put(ctx context.Context, bld *pack.Builder) error {
 
 // publish moves the manifest to name the new packs.
 func (o *output) publish(ctx context.Context, build func(*manifest.Manifest) error) error {
+	if o.w == (manifest.Window{}) { // build's map pages are the first objects
+		o.w.Local = time.Now()
+	}
 	var failed error
 	err := o.v.replace(ctx, o.w, func(next *manifest.Manifest) {
 		before := next.Clone()
