@@ -78,6 +78,7 @@ type Disk struct {
 	BarrierTime   *string `json:"barrier_time"` // RFC 3339 UTC: the store is exact up to here; null before the first upload
 	LogBytes      int64   `json:"log_bytes"`
 	UploadedBytes int64   `json:"uploaded_bytes"`
+	Lost          int     `json:"lost_objects"` // gone from the store or damaged, as far as compaction has met them; verify finds all
 	Host
 }
 

@@ -63,7 +63,7 @@ func (m *Manager) describeLocked(name string, e *export) api.Disk {
 		Frontend: e.frontend, Why: e.why, Device: e.path, MountedOn: []string{}, Epoch: st.Epoch,
 		State: st.State, Reason: st.Reason,
 		DirtyBytes: st.DirtyBytes, DirtyWrites: st.DirtyWrites, Waiting: st.Waiting,
-		BarrierSeq: st.BarrierSeq, LogBytes: st.LogBytes, UploadedBytes: st.UploadedSize,
+		BarrierSeq: st.BarrierSeq, LogBytes: st.LogBytes, UploadedBytes: st.UploadedSize, Lost: st.Lost,
 	}
 	d.OldestDirty, d.BarrierTime = age(st.OldestDirty), barrier(st.BarrierTime)
 	if o, ok := m.mu.owed[name]; ok { // read-only, over what an earlier attach left

@@ -72,6 +72,7 @@ type Status struct {
 	LogBytes     int64     // bytes of segments this disk holds on the local disk
 	UploadedSize int64     // bytes of packs the manifest names
 	Waiting      int       // requests waiting for log space
+	Lost         int       // objects that compaction found gone from the store or damaged, and goes around
 }
 
 // Progress of Sync: bytes still to upload and bytes at its start.

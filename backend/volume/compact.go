@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"glidefs-appliance/backend/manifest"
 	"glidefs-appliance/backend/pack"
@@ -20,6 +21,17 @@ import (
 //     overlaps. Done range by range; the tail's packs stay until the last range is in, hiding what is equal to them;
 //  3. waste: where discards hide much, the tail goes down with its inline packs, and its zeros to the last level;
 //  4. level: a level over its size gives packs to the next.
+//
+// A pack that is gone from the store or damaged (lostPacks) stays where it is, and so does the order of what is above and
+// below it:
+//
+//   - in the tail: what is older goes down first, and then it goes itself, as it is, into level 0 or a level of its own;
+//   - in a level: what would have to be merged with it goes into a new level right above.
+//
+// So a lost pack parts the levels in two, above and below; each part is compacted as if it were alone, and a disk takes at
+// most twice the room. Nothing marks such levels: once the pack can be read, or is overwritten, merges take it along.
+// Rejected: packs that refer to frames of others would keep one set of levels, but a pack whose index is lost too can't be
+// referred to, and every reader and the collector would have to know of it.
 
 // smallRun is how many small neighbours in the tail make a merge worth its requests.
 const smallRun = 8
@@ -57,7 +69,9 @@ func (v *Volume) compact(ctx context.Context) error {
 		if step == nil {
 			return nil
 		}
-		if err := step(ctx); err != nil {
+		if err := step(ctx); v.goAround(err) {
+			continue
+		} else if err != nil {
 			var fenced *manifest.FencedError
 			if errors.As(err, &fenced) {
 				v.die(fmt.Errorf("%w: %w", ErrFenced, err))
@@ -77,7 +91,7 @@ func (v *Volume) nextStep() func(context.Context) error {
 	vw := v.currentView()
 	skip := leadingInlines(vw.tail)
 	raw := uint64(v.host.Tuning.BatchBytes / smallShare / v.sector)
-	if lo, hi := smallNeighbours(vw.tail[skip:], raw); lo < hi {
+	if lo, hi := smallNeighbours(vw.tail[skip:], raw, v.lost.has); lo < hi {
 		return func(ctx context.Context) error { return v.mergeSmall(ctx, vw, skip+lo, skip+hi) }
 	}
 	if len(vw.tail)-skip > v.host.Tuning.TailPacks {
@@ -87,8 +101,9 @@ func (v *Volume) nextStep() func(context.Context) error {
 		return func(ctx context.Context) error { return v.mergeWaste(ctx, vw) }
 	}
 	limit := uint64(v.host.Tuning.LevelBytes)
+	_, lost := v.lost.total() // these can't go
 	for i, l := range vw.man.Levels {
-		if l.Bytes > limit {
+		if l.Bytes > limit+lost {
 			return func(ctx context.Context) error { return v.mergeLevel(ctx, vw, i) }
 		}
 		limit *= 8
@@ -118,12 +133,12 @@ const wasteShare = 4
 const smallShare = 4
 
 // smallNeighbours returns the oldest run of at least smallRun neighbours that are small, for the smallest such size; raw is
-// the most sectors they may hold.
-func smallNeighbours(tail []source, raw uint64) (lo, hi int) {
+// the most sectors they may hold. There is no lost one among them.
+func smallNeighbours(tail []source, raw uint64, lost func(source) bool) (lo, hi int) {
 	for _, most := range smallSteps {
 		for hi = len(tail); hi > 0; hi = lo {
 			lo = hi
-			for lo > 0 && tail[lo-1].ref.Size <= most && tail[lo-1].ref.Sectors <= raw {
+			for lo > 0 && tail[lo-1].ref.Size <= most && tail[lo-1].ref.Sectors <= raw && !lost(tail[lo-1]) {
 				lo--
 			}
 			if hi-lo >= smallRun {
@@ -146,6 +161,7 @@ func (v *Volume) mergeSmall(ctx context.Context, vw *view, lo, hi int) error {
 	if err := out.write(ctx, &m, 0, ^uint64(0)); err != nil {
 		return err
 	}
+	defer v.lost.forget(old)
 	return out.publish(ctx, func(next *manifest.Manifest) error {
 		at := slices.IndexFunc(next.Tail, func(t manifest.TailEntry) bool { return t.Ref.Hash == old[0].ref.Hash })
 		entries := make([]manifest.TailEntry, len(out.refs))
@@ -160,9 +176,16 @@ func (v *Volume) mergeSmall(ctx context.Context, vw *view, lo, hi int) error {
 // mergeStep is how many packs of a level one step of a merge rewrites: it bounds the work between two manifests.
 const mergeStep = 8
 
-// mergeDown moves the tail, from entry skip on, into level 0, range by range. The tail's packs leave with the last one.
+// mergeDown moves the oldest packs of the tail, of those from entry skip on, into level 0, range by range: all that are
+// older than the oldest lost one, as a rule. They leave the tail with the last range.
 func (v *Volume) mergeDown(ctx context.Context, vw *view, skip int) error {
 	tail := vw.tail[skip:]
+	if i := v.lost.oldest(tail); i >= 0 && i == len(tail)-1 {
+		return v.park(ctx, tail[i])
+	} else if i >= 0 {
+		tail = tail[i+1:]
+	}
+	tail = tail[max(0, len(tail)-mergeTails*v.host.Tuning.TailPacks):]
 	first, end := bounds(tail)
 	for first < end {
 		mg := merge{v: v, uppers: tail, into: 0, lo: first, hi: end}
@@ -182,6 +205,26 @@ func (v *Volume) mergeDown(ctx context.Context, vw *view, skip int) error {
 		first = mg.hi
 	}
 	return nil
+}
+
+// mergeTails bounds what a merge of the tail holds in memory, as a multiple of Tuning.TailPacks.
+const mergeTails = 2
+
+// park moves a lost pack, the oldest of the tail, into level 0 as it is, or, where that has something already, above it.
+func (v *Volume) park(ctx context.Context, s source) error {
+	out := output{v: v, w: manifest.Window{Local: time.Now()}}
+	return out.publish(ctx, func(next *manifest.Manifest) error {
+		older, err := v.refs(ctx, level(next, 0), s.ref.First, s.ref.End, 1)
+		if err != nil {
+			return err
+		}
+		if len(older) > 0 || len(next.Levels) == 0 {
+			next.Levels = slices.Insert(next.Levels, 0, manifest.Root{})
+		}
+		next.Levels[0], err = v.host.Pages.Update(ctx, next.Levels[0], s.ref.First, s.ref.End, []pack.Ref{s.ref})
+		next.Tail = without(next.Tail, []source{s})
+		return err
+	})
 }
 
 func without(tail []manifest.TailEntry, gone []source) []manifest.TailEntry {
@@ -212,13 +255,19 @@ func (v *Volume) sink(ctx context.Context, i int, first, end uint64) error {
 		if err != nil || len(packs) == 0 {
 			return err
 		}
-		if slices.ContainsFunc(packs, func(s source) bool { return v.host.zeros(s) > 0 }) {
-			err = v.lower(ctx, i, packs)
+		_, first = bounds(packs)
+		packs = v.lost.cutAt(packs)
+		if !slices.ContainsFunc(packs, func(s source) bool { return v.host.zeros(s) > 0 }) {
+			continue
+		}
+		_, first = bounds(packs)
+		mg, err := v.lowering(ctx, i, packs)
+		if err == nil && !mg.fresh { // above a lost pack nothing comes free
+			err = v.lower(ctx, mg)
 		}
 		if err != nil {
 			return err
 		}
-		_, first = bounds(packs)
 	}
 	return nil
 }
@@ -233,21 +282,30 @@ func (v *Volume) mergeLevel(ctx context.Context, vw *view, i int) error {
 		v.turns[i] = 0
 		return nil
 	}
-	err = v.lower(ctx, i, packs)
-	_, v.turns[i] = bounds(packs)
+	_, turn := bounds(packs)
+	if packs = v.lost.cutAt(packs); len(packs) > 0 {
+		_, turn = bounds(packs)
+		var mg *merge
+		if mg, err = v.lowering(ctx, i, packs); err == nil {
+			err = v.lower(ctx, mg)
+		}
+	}
+	v.turns[i] = turn
 	return err
 }
 
-// lower moves neighbours of level i into the next one.
-func (v *Volume) lower(ctx context.Context, i int, packs []source) error {
+// lowering is the merge that moves neighbours of level i into the next one.
+func (v *Volume) lowering(ctx context.Context, i int, packs []source) (*merge, error) {
 	first, end := bounds(packs)
-	mg := merge{v: v, uppers: packs, into: i + 1, lo: first, hi: end, whole: true}
-	if err := mg.collect(ctx); err != nil {
-		return err
-	}
+	mg := &merge{v: v, uppers: packs, into: i + 1, lo: first, hi: end, whole: true}
+	return mg, mg.collect(ctx)
+}
+
+func (v *Volume) lower(ctx context.Context, mg *merge) error {
+	first, end := bounds(mg.uppers)
 	return mg.run(ctx, func(next *manifest.Manifest) error {
-		root, err := v.host.Pages.Update(ctx, next.Levels[i], first, end, nil)
-		next.Levels[i] = root
+		root, err := v.host.Pages.Update(ctx, next.Levels[mg.into-1], first, end, nil)
+		next.Levels[mg.into-1] = root
 		return err
 	})
 }
@@ -284,6 +342,7 @@ type merge struct {
 	into   int
 	lo, hi uint64
 	whole  bool // hi may not be lowered: uppers leave their place with this step
+	fresh  bool // a lost pack is in the way: into is a new level, and what was there is the next
 	old    []source
 	deeper []source // packs below level into that a zero extent could hide
 }
@@ -309,12 +368,16 @@ func (mg *merge) collect(ctx context.Context) error {
 	if !mg.whole && len(old) > mergeStep {
 		mg.hi, old = old[mergeStep].ref.First, old[:mergeStep]
 	}
+	deeper := mg.into + 1
+	if mg.fresh = slices.ContainsFunc(old, mg.v.lost.has); mg.fresh {
+		old, deeper = nil, mg.into
+	}
 	mg.old = old
 	if len(old) > 0 {
 		first, end := bounds(old)
 		mg.lo, mg.hi = min(mg.lo, first), max(mg.hi, end)
 	}
-	for i := mg.into + 1; i < len(vw.man.Levels); i++ {
+	for i := deeper; i < len(vw.man.Levels); i++ {
 		below, err := mg.v.refs(ctx, vw.man.Levels[i], mg.lo, mg.hi, 1<<20)
 		if err != nil {
 			return err
@@ -335,7 +398,11 @@ func (mg *merge) run(ctx context.Context, also func(*manifest.Manifest) error) e
 	if err := out.write(ctx, &m, mg.lo, mg.hi); err != nil {
 		return err
 	}
+	defer v.lost.forget(m.packs)
 	return out.publish(ctx, func(next *manifest.Manifest) error {
+		if mg.fresh {
+			next.Levels = slices.Insert(next.Levels, mg.into, manifest.Root{})
+		}
 		for len(next.Levels) <= mg.into {
 			next.Levels = append(next.Levels, manifest.Root{})
 		}

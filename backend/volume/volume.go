@@ -56,8 +56,9 @@ type Volume struct {
 	marks       []mark        // guarded by mu: see instant
 	lastInstant time.Time     // guarded by mu: of the settled barrier
 	compacting  atomic.Bool
-	unnamed     atomic.Int32 // batches whose packs are in the store, or on their way, and perhaps in no manifest yet
-	turns       [8]uint64    // where the next merge out of a level begins; only the compaction touches it
+	unnamed     atomic.Int32   // batches whose packs are in the store, or on their way, and perhaps in no manifest yet
+	turns       map[int]uint64 // where the next merge out of a level begins; only the compaction touches it
+	lost        lostPacks
 	waiting     atomic.Int32
 	full        atomic.Pointer[error] // why requests wait for room: nil, errLogFull or the file system's error
 	offline     atomic.Pointer[error] // the last background error of the store
@@ -73,7 +74,7 @@ var (
 
 func newVolume(h *Host, name string) *Volume {
 	h.shared()
-	v := &Volume{host: h, name: name, dir: filepath.Join(h.Logs, name), wake: make(chan struct{}, 1)}
+	v := &Volume{host: h, name: name, dir: filepath.Join(h.Logs, name), wake: make(chan struct{}, 1), turns: map[int]uint64{}}
 	v.mu.changed = make(chan struct{})
 	v.manifest.turn = make(chan struct{}, 1)
 	v.ctx, v.cancel = context.WithCancel(context.Background())
@@ -193,6 +194,7 @@ func (v *Volume) Status() Status {
 		BarrierSeq: man.Barrier.Seq, BarrierTime: man.BarrierTime, State: "ok",
 		UploadedSize: stored(man), OldestDirty: dirty,
 	}
+	s.Lost, _ = v.lost.total()
 	if v.log != nil {
 		s.DirtyBytes, s.DirtyWrites = v.log.Unsettled()
 		s.LogBytes = v.log.Bytes()
