@@ -127,7 +127,7 @@ func bounded[T any](ctx context.Context, b *Bound, c call, f func(context.Contex
 	defer cancel(nil)
 	watch := time.AfterFunc(patience, func() { cancel(errNoSign) })
 	defer watch.Stop()
-	inner = context.WithValue(inner, boundKey{}, func() { watch.Reset(patience) })
+	inner = OnMoved(inner, func() { watch.Reset(patience) })
 
 	done := make(chan answer[T], 1)
 	go func() {
@@ -179,5 +179,3 @@ func (b *Bound) leave(ended func()) {
 		ended()
 	}()
 }
-
-type boundKey struct{}

@@ -76,6 +76,12 @@ func unanswered(err error) bool {
 	return Retryable(err) || errors.Is(err, context.DeadlineExceeded)
 }
 
+// leftByCaller: that tells nothing about the store. A deadline that passed while the body waited for bandwidth is no
+// different.
+func leftByCaller(ctx context.Context, err error) bool {
+	return errors.Is(err, context.Canceled) || err != nil && pacerOf(ctx).leftWaiting()
+}
+
 // Health is the state as of the last request that ended, or of those under way when they have been silent for long.
 func (b *Breaker) Health() Health { return b.pulse.over(b.answered()) }
 
@@ -113,7 +119,7 @@ func (b *Breaker) Get(ctx context.Context, key string, r Range) (body []byte, in
 func (b *Breaker) Put(ctx context.Context, key string, body []byte, c Condition) (in Info, err error) {
 	err = b.run(ctx, "put", key, func(ctx context.Context) error {
 		in, err = b.inner.Put(ctx, key, body, c)
-		b.notePut(ClassOf(ctx), err)
+		b.notePut(ctx, err)
 		return err
 	})
 	return in, err
@@ -163,11 +169,11 @@ func (b *Breaker) run(ctx context.Context, op, key string, f func(context.Contex
 	}
 	b.pulse.begin()
 	err := f(context.WithValue(ctx, pulseKey{}, &b.pulse))
-	b.pulse.end(!unanswered(err) && !errors.Is(err, context.Canceled))
+	b.pulse.end(!unanswered(err) && !leftByCaller(ctx, err))
 	if try {
 		defer b.tried(c)
 	}
-	b.note(c, err)
+	b.note(ctx, err)
 	return err
 }
 
@@ -203,25 +209,25 @@ type refusal struct{ error }
 func (r refusal) Unwrap() error { return r.error }
 
 // note moves the health along after an answer.
-func (b *Breaker) note(c Class, err error) {
-	if errors.Is(err, context.Canceled) {
+func (b *Breaker) note(ctx context.Context, err error) {
+	if leftByCaller(ctx, err) {
 		return
 	}
 	b.events.Lock()
 	defer b.events.Unlock()
-	if changed, h := b.advance(c, err); changed && b.onHealth != nil {
+	if changed, h := b.advance(ClassOf(ctx), err); changed && b.onHealth != nil {
 		b.onHealth(h)
 	}
 }
 
 // notePut: each class for itself, since a store that is nearly full still takes small objects.
-func (b *Breaker) notePut(c Class, err error) {
-	if errors.Is(err, context.Canceled) {
+func (b *Breaker) notePut(ctx context.Context, err error) {
+	if leftByCaller(ctx, err) {
 		return
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	o := &b.mu.puts[c]
+	o := &b.mu.puts[ClassOf(ctx)]
 	if !unanswered(err) {
 		*o = Outage{}
 		return

@@ -17,9 +17,9 @@ type GatewayOptions struct {
 }
 
 // Gateway is what every request of a process goes through: it bounds how many run at once, serves the classes in the
-// order of their priority, keeps bandwidth limits, and counts requests and bytes by cause. A request first waits for
-// bandwidth, then for a slot, so that nothing that waits holds what another could use. An idle gateway costs nothing:
-// no goroutine, no timer, no request.
+// order of their priority, keeps bandwidth limits, and counts requests and bytes by cause. A request keeps its slot while
+// its body waits for bandwidth, so half of the slots at most are for the requests under each limit. An idle gateway costs
+// nothing: no goroutine, no timer, no request.
 type Gateway struct {
 	inner    Store
 	slots    *slots
@@ -35,8 +35,8 @@ func NewGateway(inner Store, o GatewayOptions) *Gateway {
 	return &Gateway{
 		inner: inner,
 		slots: newSlots(o.Concurrency),
-		up:    newBandwidth(o.UploadLimit),
-		down:  newBandwidth(o.DownloadLimit),
+		up:    newBandwidth(o.UploadLimit, o.Concurrency/2),
+		down:  newBandwidth(o.DownloadLimit, o.Concurrency/2),
 	}
 }
 
@@ -44,6 +44,15 @@ func NewGateway(inner Store, o GatewayOptions) *Gateway {
 func (g *Gateway) Stats() *Stats {
 	s := new(Stats)
 	s.InFlight, s.Waiting = g.slots.load()
+	for _, b := range []*bandwidth{g.up, g.down} {
+		if b == nil {
+			continue
+		}
+		_, waiting := b.lanes.load()
+		for c := range waiting {
+			s.Waiting[c] += waiting[c]
+		}
+	}
 	for c := range g.meters {
 		for op := range g.meters[c] {
 			s.Ops[c][op] = g.meters[c][op].snapshot()
@@ -55,22 +64,15 @@ func (g *Gateway) Stats() *Stats {
 func (g *Gateway) URL() string { return g.inner.URL() }
 
 func (g *Gateway) Get(ctx context.Context, key string, r Range) (body []byte, in Info, err error) {
-	c, known := ClassOf(ctx), r.Len
-	if r.Off < 0 {
-		known = -r.Off
-	}
-	err = g.run(ctx, c, OpGet, g.down, known, func() (up, down int, err error) {
+	err = g.run(ctx, OpGet, g.down, func(ctx context.Context) (up, down int, err error) {
 		body, in, err = g.inner.Get(ctx, key, r)
 		return 0, len(body), err
 	})
-	if known == 0 {
-		g.down.charge(int64(len(body)))
-	}
 	return body, in, at("get", key, err)
 }
 
 func (g *Gateway) Put(ctx context.Context, key string, body []byte, c Condition) (in Info, err error) {
-	err = g.run(ctx, ClassOf(ctx), OpPut, g.up, int64(len(body)), func() (up, down int, err error) {
+	err = g.run(ctx, OpPut, g.up, func(ctx context.Context) (up, down int, err error) {
 		in, err = g.inner.Put(ctx, key, body, c)
 		return len(body), 0, err
 	})
@@ -78,14 +80,14 @@ func (g *Gateway) Put(ctx context.Context, key string, body []byte, c Condition)
 }
 
 func (g *Gateway) Delete(ctx context.Context, key string) error {
-	err := g.run(ctx, ClassOf(ctx), OpDelete, nil, 0, func() (up, down int, err error) {
+	err := g.run(ctx, OpDelete, nil, func(ctx context.Context) (up, down int, err error) {
 		return 0, 0, g.inner.Delete(ctx, key)
 	})
 	return at("delete", key, err)
 }
 
 func (g *Gateway) Now(ctx context.Context) (now time.Time, err error) {
-	err = g.run(ctx, ClassOf(ctx), OpNow, nil, 0, func() (up, down int, err error) {
+	err = g.run(ctx, OpNow, nil, func(ctx context.Context) (up, down int, err error) {
 		now, err = g.inner.Now(ctx)
 		return 0, 0, err
 	})
@@ -119,7 +121,7 @@ func (g *Gateway) List(ctx context.Context, prefix, after string) iter.Seq2[Info
 }
 
 func (g *Gateway) page(ctx context.Context, prefix, after string) (page []Info, err error) {
-	err = g.run(ctx, ClassOf(ctx), OpList, nil, 0, func() (up, down int, err error) {
+	err = g.run(ctx, OpList, nil, func(ctx context.Context) (up, down int, err error) {
 		for in, err := range g.inner.List(ctx, prefix, after) {
 			if err != nil {
 				return 0, 0, err
@@ -133,23 +135,29 @@ func (g *Gateway) page(ctx context.Context, prefix, after string) (page []Info, 
 	return page, err
 }
 
-// errNotAdmitted marks that ctx ended before the request was sent.
+// errNotAdmitted marks that ctx ended before the request was sent, or while its body waited for bandwidth.
 var errNotAdmitted = errors.New("waited for its turn")
 
-// run waits for bandwidth (n bytes of b) and a slot, then calls f and counts it.
-func (g *Gateway) run(ctx context.Context, c Class, op Op, b *bandwidth, n int64, f func() (up, down int, err error)) error {
-	begin := time.Now()
-	if err := b.wait(ctx, c, n); err != nil {
+// run waits for its place in b and a slot, then calls f with a context that keeps the body to b, and counts it.
+func (g *Gateway) run(ctx context.Context, op Op, b *bandwidth, f func(context.Context) (up, down int, err error)) error {
+	begin, c := time.Now(), ClassOf(ctx)
+	ctx, p, err := b.begin(ctx, c)
+	if err != nil {
 		return fmt.Errorf("%w: %w", errNotAdmitted, err)
 	}
+	defer p.end()
 	if err := g.slots.acquire(ctx, c); err != nil {
 		return fmt.Errorf("%w: %w", errNotAdmitted, err)
 	}
 	defer g.slots.release(c)
 	sent := time.Now()
-	up, down, err := f()
+	up, down, err := f(ctx)
 	if _, refused := errors.AsType[refusal](err); !refused {
-		g.meters[c][op].record(sent.Sub(begin), time.Since(sent), up, down, failed(err))
+		waited := p.waitedFor()
+		g.meters[c][op].record(sent.Sub(begin)+waited, time.Since(sent)-waited, up, down, failed(err))
+	}
+	if err != nil && p.leftWaiting() {
+		err = fmt.Errorf("%w: %w", errNotAdmitted, err)
 	}
 	return err
 }

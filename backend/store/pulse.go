@@ -62,13 +62,26 @@ func (p *pulse) over(h Health) Health {
 
 type pulseKey struct{}
 
-// Moved tells, with the context of a request, that bytes of its body or of its answer have moved: a store over a slow
-// line is no silent one. Implementations call it.
+type movedKey struct{}
+
+// OnMoved returns a context with which Moved calls f, too.
+func OnMoved(ctx context.Context, f func()) context.Context {
+	before, _ := ctx.Value(movedKey{}).(func())
+	return context.WithValue(ctx, movedKey{}, func() {
+		f()
+		if before != nil {
+			before()
+		}
+	})
+}
+
+// Moved tells, with the context of a request, that bytes of its body or of its answer have moved, or wait for bandwidth
+// here: a store over a slow line is no silent one. Paced and InPieces call it.
 func Moved(ctx context.Context) {
 	if p, ok := ctx.Value(pulseKey{}).(*pulse); ok {
 		p.beat()
 	}
-	if extend, ok := ctx.Value(boundKey{}).(func()); ok {
-		extend()
+	if f, ok := ctx.Value(movedKey{}).(func()); ok {
+		f()
 	}
 }

@@ -81,7 +81,8 @@ type Condition struct {
 }
 
 // Store holds objects under keys of the form a/b/c (no key is a folder of another). Methods are safe for concurrent use
-// and may block until ctx ends. A context carries the class of the request (see With).
+// and may block until ctx ends. A context carries the class of the request (see With) and its part of the bandwidth, to
+// which Get and Put keep by moving bodies through Paced or InPieces.
 type Store interface {
 	// Get returns exactly the bytes asked for, or an error; a short body is ErrUnavailable. The slice is the caller's.
 	Get(ctx context.Context, key string, r Range) ([]byte, Info, error)

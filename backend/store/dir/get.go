@@ -35,7 +35,12 @@ func (s *Store) get(ctx context.Context, key string, r store.Range) ([]byte, sto
 		return nil, store.Info{}, err
 	}
 	body := make([]byte, n)
-	if _, err := io.ReadFull(io.NewSectionReader(f, off, n), body); err != nil {
+	section := io.NewSectionReader(f, off, n)
+	err = store.InPieces(ctx, body, func(p []byte) error {
+		_, err := io.ReadFull(section, p)
+		return err
+	})
+	if err != nil {
 		return nil, store.Info{}, s.explain(err)
 	}
 	atMost := int64(hashAtMost)

@@ -111,7 +111,7 @@ func TestWhatWasReadIsOnTheDisk(t *testing.T) {
 	if err := s.prepare(); err != nil {
 		t.Fatal(err)
 	}
-	tmp, _, err := s.writeTemp("volumes/v/manifest", []byte("new"))
+	tmp, _, err := s.writeTemp(t.Context(), "volumes/v/manifest", []byte("new"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,7 +27,7 @@ func (s *Store) put(ctx context.Context, key string, body []byte, c store.Condit
 	if err := s.prepare(); err != nil {
 		return store.Info{}, err
 	}
-	tmp, in, err := s.writeTemp(key, body)
+	tmp, in, err := s.writeTemp(ctx, key, body)
 	if err != nil {
 		return store.Info{}, s.explain(err)
 	}
@@ -65,7 +65,7 @@ func (s *Store) makeFolder(dir string) error {
 }
 
 // writeTemp writes body to a new file in the side folder and makes it durable.
-func (s *Store) writeTemp(key string, body []byte) (string, store.Info, error) {
+func (s *Store) writeTemp(ctx context.Context, key string, body []byte) (string, store.Info, error) {
 	f, err := os.CreateTemp(filepath.Join(s.root, tmpDir), "put-")
 	if errors.Is(err, fs.ErrNotExist) {
 		s.forget()
@@ -77,7 +77,7 @@ func (s *Store) writeTemp(key string, body []byte) (string, store.Info, error) {
 		return "", store.Info{}, err
 	}
 	defer f.Close()
-	in, err := fill(f, key, body)
+	in, err := fill(ctx, f, key, body)
 	if err != nil {
 		os.Remove(f.Name())
 		return "", store.Info{}, err
@@ -85,8 +85,12 @@ func (s *Store) writeTemp(key string, body []byte) (string, store.Info, error) {
 	return f.Name(), in, nil
 }
 
-func fill(f *os.File, key string, body []byte) (store.Info, error) {
-	if _, err := f.Write(body); err != nil {
+func fill(ctx context.Context, f *os.File, key string, body []byte) (store.Info, error) {
+	err := store.InPieces(ctx, body, func(p []byte) error {
+		_, err := f.Write(p)
+		return err
+	})
+	if err != nil {
 		return store.Info{}, err
 	}
 	etag, err := setVersion(f, body)

@@ -3,7 +3,6 @@
 package mem
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"iter"
@@ -72,14 +71,21 @@ func (s *Store) Get(ctx context.Context, key string, r store.Range) ([]byte, sto
 	if err != nil {
 		return nil, store.Info{}, fmt.Errorf("mem: get %s: %w", key, err)
 	}
-	return bytes.Clone(o.body[off : off+n]), o.info(key), nil
+	body, err := moved(ctx, o.body[off:off+n])
+	if err != nil {
+		return nil, store.Info{}, fmt.Errorf("mem: get %s: %w", key, err)
+	}
+	return body, o.info(key), nil
 }
 
 func (s *Store) Put(ctx context.Context, key string, body []byte, c store.Condition) (store.Info, error) {
 	if err := begin(ctx, key); err != nil {
 		return store.Info{}, fmt.Errorf("mem: put %s: %w", key, err)
 	}
-	body = bytes.Clone(body)
+	body, err := moved(ctx, body)
+	if err != nil {
+		return store.Info{}, fmt.Errorf("mem: put %s: %w", key, err)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old, exists := s.mu.objects[key]
@@ -96,6 +102,16 @@ func (s *Store) Put(ctx context.Context, key string, body []byte, c store.Condit
 	o := object{body, strconv.FormatUint(s.mu.version, 16), s.clock()}
 	s.mu.objects[key] = o
 	return o.info(key), nil
+}
+
+// moved copies a body.
+func moved(ctx context.Context, body []byte) ([]byte, error) {
+	to := make([]byte, 0, len(body))
+	err := store.InPieces(ctx, body, func(p []byte) error {
+		to = append(to, p...)
+		return nil
+	})
+	return to, err
 }
 
 func (s *Store) Delete(ctx context.Context, key string) error {

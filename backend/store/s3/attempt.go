@@ -35,6 +35,7 @@ func (s *Store) begin(ctx context.Context) *attempt {
 	a := &attempt{parent: ctx, stall: s.stall}
 	a.ctx, a.cancel = context.WithCancelCause(ctx)
 	a.timer = time.AfterFunc(a.stall, func() { a.cancel(errStalled) })
+	a.ctx = store.OnMoved(a.ctx, func() { a.timer.Reset(a.stall) })
 	return a
 }
 
@@ -45,13 +46,12 @@ func (a *attempt) end() {
 
 func (a *attempt) stalled() bool { return context.Cause(a.ctx) == errStalled }
 
-// moving reports progress of a body in either direction.
+// moving keeps a body, in either direction, to the bandwidth limit and reports its progress.
 func (a *attempt) moving(r io.Reader) io.Reader {
+	r = store.Paced(a.ctx, r)
 	return readerFunc(func(p []byte) (int, error) {
 		n, err := r.Read(p)
-		a.timer.Reset(a.stall)
 		a.sent.Add(int64(n))
-		store.Moved(a.parent)
 		return n, err
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -36,6 +37,7 @@ func Run(t *testing.T, newStore func(t *testing.T) store.Store) {
 		{"key rules", keyRules},
 		{"folder rule", folderRule},
 		{"context", cancelled},
+		{"bandwidth", bandwidth},
 		{"clock", clock},
 		{"probe", probe},
 	} {
@@ -273,4 +275,28 @@ func Keys(ctx context.Context, s store.Store, prefix, after string) (keys []stri
 		keys = append(keys, in.Key)
 	}
 	return keys, nil
+}
+
+// bandwidth: bodies move in pieces where there is a limit, each of which waits for its turn.
+func bandwidth(t *testing.T, s store.Store) {
+	g := store.NewGateway(s, store.GatewayOptions{UploadLimit: 1 << 40, DownloadLimit: 1 << 40})
+	var moved atomic.Int32
+	ctx := store.OnMoved(t.Context(), func() { moved.Add(1) })
+	body := Random(7, 1<<20)
+	if _, err := g.Put(ctx, "a/b", body, store.Condition{}); err != nil || moved.Load() < 8 {
+		t.Errorf("put: %d pieces, %v", moved.Load(), err)
+	}
+	moved.Store(0)
+	got, _, err := g.Get(ctx, "a/b", store.Range{})
+	if err != nil || moved.Load() < 8 || !bytes.Equal(got, body) {
+		t.Errorf("get: %d pieces, %v", moved.Load(), err)
+	}
+	ended, cancel := context.WithCancel(ctx)
+	stop := store.OnMoved(ended, cancel)
+	if _, err := g.Put(stop, "a/c", body, store.Condition{}); !errors.Is(err, context.Canceled) || store.Retryable(err) {
+		t.Errorf("put that is given up in the middle: %v", err)
+	}
+	if _, _, err := g.Get(t.Context(), "a/c", store.Range{}); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("get of what was given up: %v", err)
+	}
 }
