@@ -81,7 +81,7 @@ func printStatus(out io.Writer, list []api.Disk, daemon string) error {
 			fmt.Fprintf(w, "%s: frontend %s: %s\n", d.Name, d.Frontend, d.Why)
 		}
 		if d.Lost > 0 {
-			fmt.Fprintf(w, "%s: %d objects in the store are gone or damaged; `verify %s` names what they held\n", d.Name, d.Lost, d.Name)
+			fmt.Fprintf(w, "%s: objects in the store that are gone or damaged: %d; `verify %s` names what they held\n", d.Name, d.Lost, d.Name)
 		}
 		if d.Reason != "" {
 			fmt.Fprintf(w, "%s: %s\n", d.Name, d.Reason)

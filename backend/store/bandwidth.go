@@ -31,7 +31,7 @@ const (
 	fairAfter = 5 * time.Second
 )
 
-// newBandwidth returns nil, which limits nothing, unless bytesPerSecond > 0.
+// newBandwidth returns nil, which limits nothing, unless bytesPerSecond > 0. That many transfers share it at a time.
 func newBandwidth(bytesPerSecond int64, transfers int) *bandwidth {
 	if bytesPerSecond <= 0 {
 		return nil
