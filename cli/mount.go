@@ -148,7 +148,7 @@ func (j *mountJob) run(ctx context.Context) (mounted, error) {
 		return mounted{}, err
 	}
 	if there != nil {
-		return already(a, there.Info), nil
+		return j.already(a, there.Info)
 	}
 	m, err := j.onDevice(ctx, a, dir)
 	if err != nil && !a.Already {
@@ -157,8 +157,9 @@ func (j *mountJob) run(ctx context.Context) (mounted, error) {
 	return m, err
 }
 
-func already(a api.Attached, m mounts.Info) mounted {
-	return mounted{Attached: a, Dir: m.Dir, Device: m.Source, FS: m.FSType, There: true}
+// already answers for a disk that is mounted there.
+func (j *mountJob) already(a api.Attached, m mounts.Info) (mounted, error) {
+	return mounted{Attached: a, Dir: m.Dir, Device: m.Source, FS: m.FSType, There: true}, j.asked(m.FSType)
 }
 
 // giveUp undoes an attach after something later failed.
@@ -187,8 +188,12 @@ func (j *mountJob) onDevice(ctx context.Context, a api.Attached, dir string) (mo
 		}
 		defer claim.Close()
 	}
-	if m, there, err := mounts.At(dir); err != nil || there && diskOf(ctx, j.e, m) == j.name {
-		return already(a, m), err // somebody else has just done the same
+	m, there, err := mounts.At(dir)
+	switch {
+	case err != nil:
+		return mounted{}, err
+	case there && diskOf(ctx, j.e, m) == j.name:
+		return j.already(a, m) // somebody else has just done the same
 	}
 	if err := j.unused(a); err != nil {
 		return mounted{}, err
@@ -256,10 +261,16 @@ func (j *mountJob) fits(ctx context.Context, dev, found string) error {
 		return err
 	case fs == "" || !slices.Contains(mounts.Kinds(), fs):
 		return fmt.Errorf("disk %q holds %s; mount formats blank disks only. `%s` gives the disk as it is", j.name, found, j.e.command("attach "+j.name))
-	case j.fs != "" && j.fs != fs:
-		return fmt.Errorf("disk %q holds %s, not %s, and is never formatted again; leave --fs out, or use another disk", j.name, found, j.fs)
 	}
-	return nil
+	return j.asked(fs)
+}
+
+// asked refuses the file system of a disk when another one was asked for.
+func (j *mountJob) asked(fs string) error {
+	if j.fs == "" || j.fs == fs {
+		return nil
+	}
+	return fmt.Errorf("disk %q holds %s, not %s, and is never formatted again; leave --fs out, or use another disk", j.name, fs, j.fs)
 }
 
 // line says what happened, through which frontend, and why that one.
