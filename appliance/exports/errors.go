@@ -56,6 +56,7 @@ func (m *Manager) explain(name string, err error) error {
 		missing *volume.LogMissingError
 		foreign *volume.LogForeignError
 		size    *volume.SizeError
+		damaged *manifest.DamagedError
 	)
 	switch {
 	case err == nil:
@@ -74,6 +75,8 @@ func (m *Manager) explain(name string, err error) error {
 	case errors.Is(err, volume.ErrFenced):
 		return failure(api.CodeOwned, "disk %q was taken over by another host, and takes no more writes here. `%s` saves what this host "+
 			"has of it as a disk of another name, `%s` drops that", name, m.command("salvage "+name+" NEW"), m.command("abandon "+name+" --yes"))
+	case errors.As(err, &damaged):
+		return m.damaged(name, damaged.Key, err)
 	case errors.As(err, &size):
 		return m.sizeError(name, size.Have, size.Ask)
 	case errors.Is(err, manifest.ErrDeleting):
@@ -84,6 +87,18 @@ func (m *Manager) explain(name string, err error) error {
 		return failure(api.CodeRefused, "disk %q exists already; choose another name", name)
 	}
 	return err // the engine's errors name the operation and the disk
+}
+
+// damaged is the error for a disk whose manifest is damaged. gc deletes nothing while it finds such a one, so that what an
+// older version of it names is not in danger meanwhile.
+func (m *Manager) damaged(name, key string, err error) error {
+	salvage := ""
+	if m.hasLog(name) {
+		salvage = fmt.Sprintf("`%s` makes a disk of another name of what this host knows of it and of its write log here; or ", m.command("salvage "+name+" NEW"))
+	}
+	return failure(api.CodeInternal, "disk %q: the object %s in the store %s is damaged (%v). Nothing is deleted from the store meanwhile: "+
+		"%sput an older version of that object back, which the store's versioning or a backup may have: the disk is what it was then, and `%s` tells whether all of it is there",
+		name, key, m.o.Host.Store.URL(), err, salvage, m.command("verify "+name))
 }
 
 // takenOver is the error for a disk that another host took while this one still had a log of it.

@@ -49,8 +49,17 @@ type body struct {
 	sends  int
 }
 
+// DamagedError is ErrDamaged of the manifest itself: without it nothing of the volume can be found.
+type DamagedError struct {
+	Key string
+	err error
+}
+
+func (e *DamagedError) Error() string { return e.err.Error() }
+func (e *DamagedError) Unwrap() error { return e.err }
+
 // Read opens the manifest of an existing volume. Errors: store.ErrNotFound, together with ErrDeleting for one that is being deleted,
-// ErrDamaged, ErrVersion and those of the store.
+// *DamagedError, ErrVersion and those of the store.
 func Read(ctx context.Context, st store.Store, name string) (*Cell, error) {
 	c, err := Find(ctx, st, name)
 	if err == nil && c.Vacant() {
@@ -102,6 +111,9 @@ func (c *Cell) look(ctx context.Context) error {
 	m, err := Decode(raw)
 	if err == nil && m.Name != c.name {
 		err = fmt.Errorf("%w: it is the manifest of %s", ErrDamaged, m.Name)
+	}
+	if errors.Is(err, ErrDamaged) {
+		err = &DamagedError{Key: Key(c.name), err: err}
 	}
 	if err != nil {
 		return err
