@@ -54,7 +54,7 @@ func (m *Manager) remove(ctx context.Context, name string) error {
 	}
 	defer release()
 	ctx = store.With(ctx, store.Admin)
-	cell, err := manifest.ReadToDelete(ctx, m.o.Host.Store, name)
+	cell, err := manifest.ReadToDelete(ctx, m.o.Host.Store, name) // an rm that was interrupted is finished
 	if err != nil {
 		return m.explain(name, err)
 	}
@@ -98,7 +98,7 @@ func (m *Manager) Resize(ctx context.Context, name string, size int64) (api.Resi
 	if err := errors.Join(checkName(name), checkSize(size)); err != nil {
 		return api.Resized{}, err
 	}
-	return bounded(ctx, m, func(ctx context.Context) (api.Resized, error) { return m.resize(ctx, name, size) })
+	return boundedUploads(ctx, m, func(ctx context.Context) (api.Resized, error) { return m.resize(ctx, name, size) })
 }
 
 func (m *Manager) resize(ctx context.Context, name string, size int64) (api.Resized, error) {
@@ -141,7 +141,7 @@ func (m *Manager) Verify(ctx context.Context, name string, progress func(api.Pro
 	if err := checkName(name); err != nil {
 		return api.Verified{}, err
 	}
-	return boundedReads(ctx, m, func(ctx context.Context) (api.Verified, error) { return m.verify(ctx, name, progress) })
+	return bounded(ctx, m, func(ctx context.Context) (api.Verified, error) { return m.verify(ctx, name, progress) })
 }
 
 func (m *Manager) verify(ctx context.Context, name string, progress func(api.Progress)) (api.Verified, error) {

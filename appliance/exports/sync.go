@@ -8,6 +8,7 @@ import (
 
 	"glidefs-appliance/appliance/api"
 	"glidefs-appliance/backend/manifest"
+	"glidefs-appliance/backend/store"
 	"glidefs-appliance/backend/volume"
 	"glidefs-appliance/backend/wlog"
 )
@@ -19,7 +20,7 @@ func (m *Manager) Sync(ctx context.Context, name string, progress func(api.Progr
 	if err := checkName(name); err != nil {
 		return api.Synced{}, err
 	}
-	return bounded(ctx, m, func(ctx context.Context) (api.Synced, error) { return m.sync(ctx, name, progress) })
+	return boundedUploads(ctx, m, func(ctx context.Context) (api.Synced, error) { return m.sync(ctx, name, progress) })
 }
 
 func (m *Manager) sync(ctx context.Context, name string, progress func(api.Progress)) (api.Synced, error) {
@@ -87,31 +88,47 @@ var (
 	errRefusing = errors.New("taken no writes")
 )
 
-// bounded runs an operation that needs the store until the store has been away, or has taken no writes, for too long, and
-// names it as the reason then. The store's own retries have no end.
+// bounded runs an operation that needs the store until the store has been away, or has taken none of its own writes, for
+// too long, and names that as the reason then. The store's own retries have no end. The uploads of other disks, which may be
+// failing all the while, say nothing about a disk that is removed.
 func bounded[T any](ctx context.Context, m *Manager, do func(context.Context) (T, error)) (T, error) {
-	return watched(ctx, m, true, do)
+	ctx, puts := store.NotePuts(ctx)
+	return watched(ctx, m, puts.Outage, do)
 }
 
-// boundedReads is bounded for an operation that only reads: it goes on while a full store is read.
-func boundedReads[T any](ctx context.Context, m *Manager, do func(context.Context) (T, error)) (T, error) {
-	return watched(ctx, m, false, do)
+// boundedUploads is bounded for an operation that waits for the uploader, or for its turn at the manifest behind it.
+func boundedUploads[T any](ctx context.Context, m *Manager, do func(context.Context) (T, error)) (T, error) {
+	uploads := func() store.Outage {
+		h := m.o.Health()
+		return store.Outage{Since: h.Refusing, Last: h.Refused, LastError: h.Text}
+	}
+	return watched(ctx, m, uploads, do)
 }
 
-func watched[T any](ctx context.Context, m *Manager, writes bool, do func(context.Context) (T, error)) (T, error) {
+func watched[T any](ctx context.Context, m *Manager, writes func() store.Outage, do func(context.Context) (T, error)) (T, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go m.watchStore(ctx, writes, cancel)
 	r, err := do(ctx)
-	if why := context.Cause(ctx); err != nil && (errors.Is(why, errAway) || errors.Is(why, errRefusing)) {
-		err = failure(api.CodeOffline, "the store %s has %s for %s (%s)", m.o.Host.Store.URL(), why, m.o.SyncTimeout, m.o.Health().Text)
+	if err == nil {
+		return r, nil
+	}
+	switch why := context.Cause(ctx); {
+	case errors.Is(why, errAway):
+		err = m.offline(why, m.o.Health().Text)
+	case errors.Is(why, errRefusing):
+		err = m.offline(why, writes().LastError)
 	}
 	return r, err
 }
 
-// watchStore ends ctx when the store has been away for the whole of the configured time, or, for those who write, when its
-// writes have failed all that time.
-func (m *Manager) watchStore(ctx context.Context, writes bool, cancel context.CancelCauseFunc) {
+func (m *Manager) offline(why error, detail string) error {
+	return failure(api.CodeOffline, "the store %s has %s for %s (%s)", m.o.Host.Store.URL(), why, m.o.SyncTimeout, detail)
+}
+
+// watchStore ends ctx when the store has been away for the whole of the configured time, or when the writes that count
+// have failed all that time.
+func (m *Manager) watchStore(ctx context.Context, writes func() store.Outage, cancel context.CancelCauseFunc) {
 	start := time.Now()
 	lost := start // since when the store has been away, for this operation
 	tick := time.NewTicker(200 * time.Millisecond)
@@ -132,7 +149,7 @@ func (m *Manager) watchStore(ctx context.Context, writes bool, cancel context.Ca
 				cancel(errAway)
 				return
 			}
-			if writes && h.refusedFor(start) >= m.o.SyncTimeout {
+			if failedFor(writes(), start) >= m.o.SyncTimeout {
 				cancel(errRefusing)
 				return
 			}
@@ -140,10 +157,10 @@ func (m *Manager) watchStore(ctx context.Context, writes bool, cancel context.Ca
 	}
 }
 
-// refusedFor is how long after start all writes failed. Up to the last failure only: an upload over a slow line, after one
+// failedFor is how long after start all writes failed. Up to the last failure only: an upload over a slow line, after one
 // that failed, is not finished, and may well succeed.
-func (h Health) refusedFor(start time.Time) time.Duration {
-	return h.Refused.Sub(later(h.Refusing, start))
+func failedFor(o store.Outage, start time.Time) time.Duration {
+	return o.Last.Sub(later(o.Since, start))
 }
 
 func later(a, b time.Time) time.Time {

@@ -33,10 +33,10 @@ func TestStoreThatTakesNoWrites(t *testing.T) {
 		run     func(context.Context, *Manager) (struct{}, error)
 		atMost  time.Duration // until it gives up; 0: it doesn't
 	}{
-		{"upload", 0, 15 * time.Second, func(ctx context.Context, m *Manager) (struct{}, error) { return bounded(ctx, m, hour) }, timeout + 16*time.Second},
-		{"failing before", time.Hour, 15 * time.Second, func(ctx context.Context, m *Manager) (struct{}, error) { return bounded(ctx, m, hour) }, timeout + 16*time.Second},
-		{"slow line", 0, 0, func(ctx context.Context, m *Manager) (struct{}, error) { return bounded(ctx, m, hour) }, 0},
-		{"reads", 0, 15 * time.Second, func(ctx context.Context, m *Manager) (struct{}, error) { return boundedReads(ctx, m, hour) }, 0},
+		{"upload", 0, 15 * time.Second, func(ctx context.Context, m *Manager) (struct{}, error) { return boundedUploads(ctx, m, hour) }, timeout + 16*time.Second},
+		{"failing before", time.Hour, 15 * time.Second, func(ctx context.Context, m *Manager) (struct{}, error) { return boundedUploads(ctx, m, hour) }, timeout + 16*time.Second},
+		{"slow line", 0, 0, func(ctx context.Context, m *Manager) (struct{}, error) { return boundedUploads(ctx, m, hour) }, 0},
+		{"uploads of others", time.Hour, 15 * time.Second, func(ctx context.Context, m *Manager) (struct{}, error) { return bounded(ctx, m, hour) }, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

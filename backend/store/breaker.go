@@ -38,6 +38,45 @@ type Outage struct {
 	LastError   string
 }
 
+// note moves the outage along after a request.
+func (o *Outage) note(err error) {
+	if !unanswered(err) {
+		*o = Outage{}
+		return
+	}
+	o.Last, o.LastError = time.Now(), err.Error()
+	if o.Since.IsZero() {
+		o.Since = o.Last
+	}
+}
+
+// Puts is the outage of one operation's own PUTs: what becomes of those of others tells nothing about it.
+type Puts struct {
+	mu     sync.Mutex
+	outage Outage
+}
+
+type putsKey struct{}
+
+// NotePuts returns a context whose PUTs are noted in the Puts.
+func NotePuts(ctx context.Context) (context.Context, *Puts) {
+	p := new(Puts)
+	return context.WithValue(ctx, putsKey{}, p), p
+}
+
+// Outage is that of the PUTs until now.
+func (p *Puts) Outage() Outage {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.outage
+}
+
+func (p *Puts) note(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.outage.note(err)
+}
+
 // staleOutage is how long after its last failure an outage says nothing any more: nobody has tried since. Longer than any
 // pause between the attempts of an upload, with the time that one which hangs takes to fail.
 const staleOutage = 5 * time.Minute
@@ -225,17 +264,12 @@ func (b *Breaker) notePut(ctx context.Context, err error) {
 	if leftByCaller(ctx, err) {
 		return
 	}
+	if p, ok := ctx.Value(putsKey{}).(*Puts); ok {
+		p.note(err)
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	o := &b.mu.puts[ClassOf(ctx)]
-	if !unanswered(err) {
-		*o = Outage{}
-		return
-	}
-	o.Last, o.LastError = time.Now(), err.Error()
-	if o.Since.IsZero() {
-		o.Since = o.Last
-	}
+	b.mu.puts[ClassOf(ctx)].note(err)
 }
 
 func (b *Breaker) advance(c Class, err error) (changed bool, h Health) {
