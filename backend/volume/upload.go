@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"glidefs-appliance/backend/manifest"
@@ -343,7 +344,8 @@ func (v *Volume) adopt(cell *manifest.Cell) error {
 	if err != nil {
 		return err
 	}
-	if err := v.log.Replace(keptManifest, cell.Raw()); err != nil {
+	// With the folder deleted below us nothing can be kept there, and nothing can be opened from there either.
+	if err := v.log.Replace(keptManifest, cell.Raw()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	v.mu.Lock()

@@ -1,7 +1,9 @@
 package wlog
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -45,7 +47,11 @@ func (l *Log) finish() error {
 	l.mu.Lock()
 	mark, settled := l.durable, l.head.base == l.tip
 	l.mu.Unlock()
-	if err := l.writeHead(mark, true); err != nil {
+	err := l.writeHead(mark, true)
+	if settled && errors.Is(err, fs.ErrNotExist) {
+		return nil // somebody has deleted the folder, and the store has all that was in it
+	}
+	if err != nil {
 		return err
 	}
 	if !settled {
@@ -56,6 +62,9 @@ func (l *Log) finish() error {
 
 func (l *Log) removeSegments() error {
 	names, err := l.o.FS.List(l.o.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("write log: %w", err)
 	}
@@ -101,12 +110,15 @@ func (l *Log) Remove() error {
 	if err := l.removeSegments(); err != nil {
 		return err
 	}
-	if err := l.o.FS.SyncDir(l.o.Dir); err != nil {
+	if err := l.o.FS.SyncDir(l.o.Dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("write log: %w", err)
 	}
 	if err := l.o.FS.RemoveAll(l.o.Dir); err != nil {
 		return fmt.Errorf("write log: %w", err)
 	}
 	l.o.Budget.forget(l.o.Dir)
-	return l.o.FS.SyncDir(filepath.Dir(l.o.Dir))
+	if err := l.o.FS.SyncDir(filepath.Dir(l.o.Dir)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }

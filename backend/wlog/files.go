@@ -168,10 +168,7 @@ func (l *Log) create() error {
 func (l *Log) createSized(number uint32, size int64) error {
 	f, err := l.createFile(number, size)
 	if err != nil {
-		_ = l.o.FS.Remove(l.segmentPath(number))
-		l.returnNumber(number)
-		l.o.Budget.give(l, size)
-		return l.failUnlessFull(err)
+		return l.notCreated(number, size, err)
 	}
 	s, err := l.newLife(freeFile{file: f, number: number, size: size})
 	if err == nil {
@@ -179,13 +176,21 @@ func (l *Log) createSized(number uint32, size int64) error {
 	}
 	if err != nil {
 		_ = f.Close()
-		return l.fail(err)
+		return l.notCreated(number, size, err)
 	}
 	l.mu.Lock()
 	l.bytes += size
 	l.mu.Unlock()
 	l.addReady(s)
 	return nil
+}
+
+// notCreated gives back what a segment file would have taken.
+func (l *Log) notCreated(number uint32, size int64, err error) error {
+	_ = l.o.FS.Remove(l.segmentPath(number))
+	l.returnNumber(number)
+	l.o.Budget.give(l, size)
+	return l.failUnlessFull(err)
 }
 
 func (l *Log) createFile(number uint32, size int64) (vfs.File, error) {
@@ -231,9 +236,13 @@ func writeZeros(f vfs.File, size int64) error {
 	return nil
 }
 
+// noRoom tells whether the file system has no room for the log. Nor has it where somebody has deleted the log's folder: what
+// is in files that are open can still be uploaded, so that ends the log as little as a full file system does.
+func noRoom(err error) bool { return errors.Is(err, vfs.ErrNoSpace) || errors.Is(err, fs.ErrNotExist) }
+
 // failUnlessFull passes a full file system on, which is waited for, and makes any other error final.
 func (l *Log) failUnlessFull(err error) error {
-	if errors.Is(err, vfs.ErrNoSpace) {
+	if noRoom(err) {
 		return fmt.Errorf("write log %s: %w", l.o.Dir, err)
 	}
 	return l.fail(err)

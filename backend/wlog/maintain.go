@@ -249,7 +249,7 @@ func (l *Log) report(reason error) {
 	if reason == nil || l.err != nil {
 		waiting = 0
 	}
-	full := errors.Is(reason, vfs.ErrNoSpace)
+	full := noRoom(reason)
 	l.stopRetryLocked()
 	if waiting > 0 && full {
 		l.retry = time.AfterFunc(retryFull, l.tryAgain)
