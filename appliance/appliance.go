@@ -23,8 +23,12 @@ import (
 	"glidefs-appliance/appliance/statuspage"
 )
 
-// sweepEvery is how often the status page is written while something is attached.
-const sweepEvery = time.Second
+const (
+	// sweepEvery is how often the status page is written while something is attached.
+	sweepEvery = time.Second
+	// guardEvery is how often the state dir is looked for.
+	guardEvery = 2 * time.Second
+)
 
 // daemon is everything that is open, in the order it was opened.
 type daemon struct {
@@ -133,6 +137,7 @@ func (d *daemon) run() {
 	defer cancel()
 	context.AfterFunc(ctx, d.life.end)
 	go d.serve()
+	go d.guard()
 	go func() {
 		d.restore()
 		d.life.restored()
@@ -146,6 +151,21 @@ func (d *daemon) serve() {
 		d.log.Error("the socket broke; the daemon ends", "err", err)
 		d.life.end()
 	}
+}
+
+// guard ends the daemon when its state dir is not there any more: nobody can reach it, and another one may begin at the
+// same path.
+func (d *daemon) guard() {
+	tick := time.NewTicker(guardEvery)
+	defer tick.Stop()
+	for !d.state.Gone() {
+		select {
+		case <-tick.C:
+		case <-d.life.done:
+			return
+		}
+	}
+	d.life.end()
 }
 
 // watch keeps the status page up to date until the daemon ends. With nothing attached it sleeps.
@@ -225,6 +245,14 @@ func (d *daemon) events() exports.Events {
 	}
 }
 
+// rescue uploads what is only in write logs that were deleted. It says so where it may be read: in the log's place, if
+// the folder is there, and on standard error.
+func (d *daemon) rescue() {
+	_ = d.logFile.Reopen() // or the lines are lost; nothing else is
+	d.log.Error("the state dir was deleted, moved or replaced: the daemon takes the disks from their users, uploads what their write logs hold, and ends", "dir", d.state.Dir)
+	d.disks.Rescue(context.Background())
+}
+
 // close is the shutdown order of the package comment; it also undoes a start that failed half way.
 func (d *daemon) close() {
 	if d.stopBackground != nil {
@@ -234,9 +262,14 @@ func (d *daemon) close() {
 		notify.Stopping()
 		_ = d.http.Close() // cancels what runs; nothing is left to do about an error
 		d.socket.Close()
-		_ = os.Remove(d.state.Socket())
+		if !d.state.Gone() {
+			_ = os.Remove(d.state.Socket())
+		}
 	}
 	if d.disks != nil {
+		if d.state.Gone() {
+			d.rescue()
+		}
 		d.disks.Stop(context.Background())
 		d.publish(d.disks.Status())
 	}

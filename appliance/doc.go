@@ -42,6 +42,10 @@
 //  3. the volumes: flush; mark as closed in the store what is all there
 //  4. the clean cache, the status page, the lock of the state dir
 //
+// A daemon whose state dir is gone (guard) ends in the same order, but for this: before 3 it takes the block devices away
+// too, and uploads, since what is in its write logs has no name any more and would be lost. It leaves alone what is at the
+// path now, which may be another daemon's. New writes get errors rather than a FLUSH that no power cut would respect.
+//
 // # Lock order
 //
 // Packages lock inward: a lock of an outer package may be held while an inner one's is taken, never the other way around.

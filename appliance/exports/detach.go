@@ -158,6 +158,39 @@ func (m *Manager) Stop(ctx context.Context) {
 	_ = g.Wait() // stop has no error to return
 }
 
+// Rescue is for a daemon whose state dir is gone. The write logs are in files that have no name any more, so what is in them
+// is lost when the daemon ends; they can be read until then. Users get errors from here on, on block devices too: the next
+// daemon would not know these for its own. Then what was acknowledged is uploaded, for as long as a sync may take.
+func (m *Manager) Rescue(ctx context.Context) {
+	var g errgroup.Group
+	for _, l := range m.list() {
+		if e := m.get(l.Name); e != nil {
+			g.Go(func() error {
+				m.rescue(ctx, l.Name, e)
+				return nil
+			})
+		}
+	}
+	_ = g.Wait() // rescue has no error to return
+}
+
+func (m *Manager) rescue(ctx context.Context, name string, e *export) {
+	gone, cancel := context.WithTimeout(ctx, busyTimeout)
+	defer cancel()
+	const force = true
+	if err := m.withhold(gone, name, e, force); err != nil {
+		m.o.Log.Warn("disk is still in use", "disk", name, "err", err)
+	}
+	_, err := boundedUploads(ctx, m, func(ctx context.Context) (api.Synced, error) {
+		return m.syncVolume(ctx, e.vol, func(api.Progress) {})
+	})
+	r := m.closeSoon(ctx, e)
+	if r.DirtyWrites > 0 {
+		m.o.Log.Error("writes are not in the store, and lost if the write log was deleted", "disk", name, "writes", r.DirtyWrites, "bytes", r.DirtyBytes, "err", err)
+	}
+	m.o.Events.detached(name, r)
+}
+
 // onBlocks names the disks that are block devices.
 func (m *Manager) onBlocks(list []statedir.Export) []string {
 	var names []string

@@ -82,6 +82,13 @@ func (l *File) rotateLocked() {
 	_ = l.openLocked()
 }
 
+// Reopen goes on in the file that has the name now, made if there is none; when that fails, in the one it has.
+func (l *File) Reopen() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.openLocked()
+}
+
 func (l *File) old(i int) string { return fmt.Sprintf("%s.%d", l.path, i) }
 
 // Close closes the file.

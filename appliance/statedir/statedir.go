@@ -69,8 +69,9 @@ func (d Dir) line(name string) string {
 type State struct {
 	Dir
 	// ID is who we are to the object store; a new state dir has a new one.
-	ID   [16]byte
-	lock io.Closer
+	ID     [16]byte
+	lock   io.Closer
+	locked fs.FileInfo // the lock as it was opened
 }
 
 // Errors of Open.
@@ -78,6 +79,7 @@ var (
 	ErrInUse  = errors.New("state dir is in use by another daemon")
 	ErrCopied = errors.New("state dir was copied from elsewhere")
 	ErrStore  = errors.New("state dir serves another store")
+	ErrGone   = errors.New("state dir was deleted, moved or replaced")
 )
 
 // A daemon that ends holds its lock a moment longer than its socket.
@@ -99,7 +101,10 @@ func Open(dir string) (*State, error) {
 		return nil, explain(dir, err)
 	}
 	s.lock = lock
-	if err := s.identify(); err != nil {
+	if s.locked, err = os.Stat(s.path("lock")); err == nil {
+		err = s.identify()
+	}
+	if err != nil {
 		lock.Close()
 		return nil, explain(dir, err)
 	}
@@ -108,6 +113,13 @@ func Open(dir string) (*State, error) {
 
 // Owner is whose our block devices are.
 func (s *State) Owner() string { return hex.EncodeToString(s.ID[:]) }
+
+// Gone tells whether the path no longer leads to this state dir: nobody finds us there, and another daemon may begin there
+// with an id of its own.
+func (s *State) Gone() bool {
+	now, err := os.Stat(s.path("lock"))
+	return errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(now, s.locked)
+}
 
 // Close lets the next daemon in.
 func (s *State) Close() error { return s.lock.Close() }
@@ -157,6 +169,9 @@ func (s *State) identify() error {
 }
 
 func (s *State) write(name, text string) error {
+	if s.Gone() {
+		return ErrGone
+	}
 	return vfs.WriteFile(vfs.OS(), s.path(name), []byte(text))
 }
 

@@ -170,3 +170,44 @@ func TestModes(t *testing.T) {
 		t.Errorf("%s: %v", b, err)
 	}
 }
+
+// TestGone: a state dir that is no longer where it was is noticed, and what may be there now is left alone.
+func TestGone(t *testing.T) {
+	for name, do := range map[string]func(dir string) error{
+		"deleted":      os.RemoveAll,
+		"moved":        func(dir string) error { return os.Rename(dir, dir+".old") },
+		"lock deleted": func(dir string) error { return os.Remove(filepath.Join(dir, "lock")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "state")
+			s, err := Open(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			if s.Gone() {
+				t.Fatal("gone at once")
+			}
+			if err := do(dir); err != nil {
+				t.Fatal(err)
+			}
+			if !s.Gone() {
+				t.Error("not noticed")
+			}
+			next, err := Open(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer next.Close()
+			if !s.Gone() || next.Gone() {
+				t.Errorf("with another in its place: %v, that one %v", s.Gone(), next.Gone())
+			}
+			if err := s.SetExports([]Export{{Name: "ours"}}); !errors.Is(err, ErrGone) {
+				t.Errorf("wrote into another's: %v", err)
+			}
+			if list, err := next.Exports(); len(list) > 0 || err != nil {
+				t.Error(list, err)
+			}
+		})
+	}
+}
