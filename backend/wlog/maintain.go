@@ -183,7 +183,7 @@ func (l *Log) lifeEnded(s *Segment) {
 		return
 	}
 	l.dying--
-	if s.surplus {
+	if s.surplus && len(l.waiters) == 0 {
 		l.giveUp += s.size
 	}
 	l.free = append(l.free, freeFile{s.file, s.number, s.size, s.last})
@@ -208,14 +208,12 @@ func (l *Log) shed() error {
 	}
 }
 
-// takeSurplus takes a dead or a ready segment to be deleted, if the budget wants one.
+// takeSurplus takes a dead or a ready segment to be deleted, if the budget wants one. Requests that wait here come first;
+// what the budget asked for is remembered.
 func (l *Log) takeSurplus() (f freeFile, wanted bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.waiters) > 0 {
-		l.giveUp = 0
-	}
-	if l.giveUp <= 0 {
+	if len(l.waiters) > 0 || l.giveUp <= 0 {
 		return f, false
 	}
 	if n := len(l.free); n > 0 {

@@ -351,6 +351,20 @@ func TestBudgetServesAllWhoWait(t *testing.T) {
 
 // TestBudgetAndDeadLogs: a log that has failed or was fenced, and is still open, is in nobody's way: neither at the head of
 // the queue nor as the one with the most to give.
+// A log that is asked for space while a request of its own waits gives it once that is served: whoever waits in the budget's
+// queue is not asked for again by anybody but the next that settles.
+func TestBudgetAsksALogWithWaiters(t *testing.T) {
+	l := &Log{giveUp: blockSize, free: []freeFile{{size: blockSize}}}
+	l.waiters = append(l.waiters, &waiter{})
+	if _, wanted := l.takeSurplus(); wanted || len(l.free) == 0 {
+		t.Fatal("it gave away what its own request waits for")
+	}
+	l.waiters = nil
+	if f, wanted := l.takeSurplus(); !wanted || f.size != blockSize {
+		t.Fatalf("it has forgotten: %+v, %v", f, wanted)
+	}
+}
+
 func TestBudgetAndDeadLogs(t *testing.T) {
 	dead := errors.New("taken over")
 	t.Run("waited", func(t *testing.T) {
