@@ -132,6 +132,16 @@ func (h *Hit) damaged() {
 	}
 }
 
+// Drop forgets a frame whose bytes turned out not to be what was Put, and counts it as damaged.
+func (c *Cache) Drop(k Key) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if slot := c.mu.index.find(&k); slot != none && !c.mu.closed {
+		c.mu.stats.Damaged++
+		c.mu.index.drop(slot)
+	}
+}
+
 // ReadAt fills p from offset off of the frame. On an error the frame is dropped and must be fetched again.
 func (h *Hit) ReadAt(p []byte, off int64) error {
 	if off < 0 || off+int64(len(p)) > int64(h.Len()) {

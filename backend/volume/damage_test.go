@@ -210,3 +210,43 @@ func flipFiles(t *testing.T, fs vfs.FS, dir, suffix string, rng *rand.Rand) {
 		_ = f.Close()
 	}
 }
+
+// TestDamagedIndexInTheCache: a raw index in the clean cache that rots after it was checked is fetched again, and never EIO.
+func TestDamagedIndexInTheCache(t *testing.T) {
+	r := newRig(vfs.NewCrash(), "/state")
+	st := mem.New()
+	r.st, r.tuning.InlineBytes = st, 1
+	v := r.open(t, "a", OpenOptions{Create: 1 << 20})
+	want := bytes.Repeat([]byte{'1'}, 64<<10)
+	if err := v.WriteAt(t.Context(), want, 0, false); err != nil {
+		t.Fatal(err)
+	}
+	mustSync(t, v)
+	r.close(t, v)
+	v = r.open(t, "a", OpenOptions{})
+	defer r.kill(v, false)
+	key := frameKey(v.currentView().man.Tail[0].Ref.Hash, indexFrame)
+	r.c.Put(key, []byte("rotten"))
+	got := make([]byte, len(want))
+	if err := v.ReadAt(t.Context(), got, 0); err != nil || !bytes.Equal(got, want) {
+		t.Fatalf("wrong from byte %d, %v", firstDiff(got, want), err)
+	}
+	if raw := r.h.cached(key); string(raw) == "rotten" || raw == nil {
+		t.Errorf("the cache has %q", raw)
+	}
+	if n := r.c.Stats().Damaged; n != 1 {
+		t.Errorf("%d counted", n)
+	}
+	// Damage in the store is what it was.
+	r.h.shared().indexes.byKey = nil
+	r.c.Drop(key)
+	ref := v.currentView().man.Tail[0].Ref
+	st.Tamper(ref.Hash.Key(), func(b []byte) []byte {
+		off, _ := ref.IndexRange()
+		b[off] ^= 1
+		return b
+	})
+	if err := v.ReadAt(t.Context(), make([]byte, 4096), 0); !errors.Is(err, ErrDamaged) {
+		t.Errorf("damaged in the store: %v", err)
+	}
+}

@@ -74,18 +74,22 @@ func (h *Host) index(ctx context.Context, s source) (*pack.Index, error) {
 	if ix := sh.indexes.get(s.ref.Hash); ix != nil {
 		return ix, nil
 	}
-	raw, err := sh.once(ctx, frameKey(s.ref.Hash, indexFrame), time.Now(), func(ctx context.Context) ([]byte, error) {
-		return h.rawIndex(ctx, s.ref)
-	})
-	if err != nil {
-		return nil, err
+	key := frameKey(s.ref.Hash, indexFrame)
+	for again := false; ; again = true {
+		raw, err := sh.once(ctx, key, time.Now(), func(ctx context.Context) ([]byte, error) { return h.rawIndex(ctx, s.ref) })
+		if err != nil {
+			return nil, err
+		}
+		ix, err := pack.DecodeIndex(s.ref, raw)
+		if err == nil {
+			sh.indexes.put(s.ref.Hash, ix)
+			return ix, nil
+		}
+		if again {
+			return nil, damaged("index of pack "+s.ref.Hash.String(), err)
+		}
+		h.Cache.Drop(key) // what came from the store was looked at: it is the clean cache's that has rotted
 	}
-	ix, err := pack.DecodeIndex(s.ref, raw)
-	if err != nil {
-		return nil, damaged("index of pack "+s.ref.Hash.String(), err)
-	}
-	sh.indexes.put(s.ref.Hash, ix)
-	return ix, nil
 }
 
 func (h *Host) rawIndex(ctx context.Context, ref pack.Ref) ([]byte, error) {
