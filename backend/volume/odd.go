@@ -3,6 +3,7 @@ package volume
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"glidefs-appliance/backend/wlog"
 )
@@ -59,8 +60,10 @@ func (v *Volume) lookLocked(s uint64) (val uint64, in bool) {
 // writeOdd writes bytes at any alignment: the two edge sectors are read, completed and written whole. Odd writes go one
 // at a time; only FUSE makes them.
 func (v *Volume) writeOdd(ctx context.Context, p []byte, off int64) error {
-	v.edge.Lock()
-	defer v.edge.Unlock()
+	if err := v.takeEdge(ctx); err != nil {
+		return err
+	}
+	defer func() { <-v.edge }()
 	lo, hi := off&^(v.sector-1), (off+int64(len(p))+v.sector-1)&^(v.sector-1)
 	buf := make([]byte, hi-lo)
 	err := errMoved
@@ -68,6 +71,22 @@ func (v *Volume) writeOdd(ctx context.Context, p []byte, off int64) error {
 		err = v.tryOdd(ctx, buf, lo, p, int(off-lo))
 	}
 	return err
+}
+
+// takeEdge waits for the turn of an odd write. The one before may be waiting for the store, so that ends with ctx, or with
+// the volume.
+func (v *Volume) takeEdge(ctx context.Context) error {
+	select {
+	case v.edge <- struct{}{}:
+		return nil
+	case <-v.ctx.Done():
+		if p := v.dead.Load(); p != nil {
+			return *p
+		}
+		return ErrClosed
+	case <-ctx.Done():
+		return fmt.Errorf("write %s: %w", v.name, ctx.Err())
+	}
 }
 
 // tryOdd reads the edges twice: first to have what is only in the store here, while nothing is held; and again, once there

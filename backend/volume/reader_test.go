@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -251,4 +252,44 @@ func TestPreemptedOddWriter(t *testing.T) {
 			t.Errorf("the sector is %q.., %v", got[98:105], err)
 		}
 	})
+}
+
+// An odd write waits for another one that reads its edges from a slow store. Its wait ends with its context, and with the disk.
+func TestOddWriterBehindAnother(t *testing.T) {
+	r := newRig(vfs.NewCrash(), "/state")
+	f := storetest.NewFault(mem.New())
+	r.st, r.cache, r.tuning.InlineBytes = f, 0, 1
+	v := r.open(t, "a", OpenOptions{Create: 4 << 20})
+	if err := v.WriteAt(t.Context(), bytes.Repeat([]byte{'1'}, 64<<10), 0, false); err != nil {
+		t.Fatal(err)
+	}
+	mustSync(t, v)
+	r.close(t, v)
+	v = r.open(t, "a", OpenOptions{})
+	gate := f.Gate(func(q storetest.Request) bool { return q.Op == store.OpGet && q.Class == store.Guest })
+	odd := func(ctx context.Context, off int64) <-chan error {
+		done := make(chan error, 1)
+		go func() { done <- v.WriteAt(ctx, []byte("odd"), off, false) }()
+		return done
+	}
+	first := odd(t.Context(), 100)
+	held := <-gate.C
+	ctx, cancel := context.WithCancel(t.Context())
+	second, third := odd(ctx, 2<<20+100), odd(t.Context(), 3<<20+100)
+	cancel()
+	if err := <-second; !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+	r.kill(v, false)
+	if err := <-third; !errors.Is(err, ErrClosed) {
+		t.Errorf("after the end of the disk: %v", err)
+	}
+	select {
+	case err := <-first:
+		t.Errorf("the one in front has ended before them: %v", err)
+	default:
+	}
+	held.Release()
+	gate.Open()
+	<-first
 }

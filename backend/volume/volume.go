@@ -27,7 +27,7 @@ type Volume struct {
 
 	dead atomic.Pointer[error] // fenced, failed or closed: what every operation returns
 
-	edge sync.Mutex
+	edge chan struct{} // holds a value while an odd write runs
 	mu   struct {
 		sync.Mutex
 		m       extmap
@@ -74,7 +74,8 @@ var (
 
 func newVolume(h *Host, name string) *Volume {
 	h.shared()
-	v := &Volume{host: h, name: name, dir: filepath.Join(h.Logs, name), wake: make(chan struct{}, 1), turns: map[int]uint64{}}
+	v := &Volume{host: h, name: name, dir: filepath.Join(h.Logs, name), turns: map[int]uint64{}}
+	v.wake, v.edge = make(chan struct{}, 1), make(chan struct{}, 1)
 	v.mu.changed = make(chan struct{})
 	v.manifest.turn = make(chan struct{}, 1)
 	v.ctx, v.cancel = context.WithCancel(context.Background())
