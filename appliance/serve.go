@@ -33,11 +33,16 @@ func Serve(o Options) int {
 		toLog(dir)
 	}
 	return supervisor.Run(supervisor.Options{
-		Args:        o.Args,
-		Report:      report,
-		Ready:       notify.Ready,
-		GiveUp:      func() { giveUp(dir) },
-		Logf:        func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) },
+		Args:   o.Args,
+		Report: report,
+		Ready:  notify.Ready,
+		GiveUp: func() { giveUp(dir) },
+		Logf: func(format string, args ...any) {
+			if o.Background {
+				reopen(dir) // the daemon rotates it
+			}
+			fmt.Fprintf(os.Stderr, format+"\n", args...)
+		},
 		MaxRestarts: maxRestarts,
 		Window:      restartWindow,
 	})
@@ -45,9 +50,13 @@ func Serve(o Options) int {
 
 // toLog sends standard output and error to the log. When it cannot be opened the daemon finds out why, and reports it.
 func toLog(dir statedir.Dir) {
-	if os.MkdirAll(string(dir), 0o700) != nil {
-		return
+	if os.MkdirAll(string(dir), 0o700) == nil {
+		reopen(dir)
 	}
+}
+
+// reopen sends standard output and error to what is the log now, if it can be opened.
+func reopen(dir statedir.Dir) {
 	if f, err := logfile.Open(dir.Log(), true); err == nil {
 		f.Close()
 	}
