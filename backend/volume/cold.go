@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -86,18 +87,32 @@ func (v *Volume) readStore(ctx context.Context, vw *view, r *resolver, p []byte,
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(readParallel)
 	for _, run := range frameRuns(r.parts) {
-		g.Go(func() error {
-			frames, err := v.host.frames(ctx, run.src, run.ix, run.lo, run.hi)
-			if err != nil {
-				return err
-			}
-			for _, pt := range run.parts {
-				v.copyPart(pt, frames[pt.frame-run.lo][pt.off:], p, off)
-			}
-			return nil
-		})
+		g.Go(func() error { return v.readRun(ctx, &run, p, off) })
 	}
 	return g.Wait()
+}
+
+// readRun reads the parts of one run, when there is memory for its frames. Whoever leads a fetch has his memory already, so
+// those who wait for it wait for no memory.
+func (v *Volume) readRun(ctx context.Context, run *frameRun, p []byte, off int64) error {
+	n := min(run.memory(), readMemory/2)
+	if err := v.reads.Acquire(ctx, n); err != nil {
+		return fmt.Errorf("read %s: %w", v.name, err)
+	}
+	defer v.reads.Release(n)
+	all := v.host.shared().reads
+	if err := all.Acquire(ctx, n); err != nil {
+		return fmt.Errorf("read %s: %w", v.name, err)
+	}
+	defer all.Release(n)
+	frames, err := v.host.frames(ctx, run.src, run.ix, run.lo, run.hi)
+	if err != nil {
+		return err
+	}
+	for _, pt := range run.parts {
+		v.copyPart(pt, frames[pt.frame-run.lo][pt.off:], p, off)
+	}
+	return nil
 }
 
 // readParallel bounds the requests one guest read makes at a time.

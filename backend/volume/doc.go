@@ -17,6 +17,8 @@
 // # Lock order
 //
 //	Volume.edge      read-modify-write of edge sectors (FUSE writes at odd bytes): a turn, waited for with a context
+//	  Volume.reads   this disk's part of the memory for cold reads; waited for with a context
+//	    shared.reads the host's; likewise
 //	  Volume.mu      map of the log, view, upload watermarks; never held across I/O
 //	    wlog         its own
 //	Volume.manifest  a turn, one update at a time; held across requests, so waited for with a context and never with mu held

@@ -44,6 +44,14 @@ func (r *frameRun) takes(pt part) bool {
 	return pt.frame <= r.hi || int64(f[pt.frame].Off)+int64(f[pt.frame].Len)-int64(f[r.lo].Off) <= fetchBytes
 }
 
+// memory is what reading the run holds, in bytes: the frames as they are stored and as they are read.
+func (r *frameRun) memory() (n int64) {
+	for _, f := range r.ix.Frames[r.lo : r.hi+1] {
+		n += int64(f.Len) + int64(f.Raw)
+	}
+	return n
+}
+
 // frames returns the uncompressed frames lo..hi of a pack, verified: from the clean cache, from fetches that run
 // already, or from the store. The slices are shared: read only.
 func (h *Host) frames(ctx context.Context, s source, ix *pack.Index, lo, hi uint32) ([][]byte, error) {

@@ -19,6 +19,7 @@ type shared struct {
 	indexes  indexes
 	flights  flights
 	batches  *semaphore.Weighted // bytes of batches being built or uploaded
+	reads    *semaphore.Weighted // bytes of cold reads
 	prefetch chan struct{}       // slots
 	merging  chan struct{}       // the slot of compaction: one volume at a time, for its memory
 	uploads  atomic.Int64        // volumes with something to upload
@@ -108,6 +109,11 @@ func (h *Host) Counters() Counters {
 // so do the builders that are kept warm.
 const batchMemory = 128 << 20
 
+// readMemory bounds what the cold reads of one host hold at a time, in bytes of frames as stored and as read: while they wait
+// for the store they have copies of those neighbours that are in the clean cache. Each disk may have half of it, so that the
+// queue for the whole is short, and a flood of reads of one disk keeps no other waiting.
+const readMemory = 128 << 20
+
 // prefetchSlots bounds the readahead requests of one host.
 const prefetchSlots = 8
 
@@ -119,6 +125,7 @@ func (h *Host) shared() *shared {
 		}
 		h.sharedState = &shared{
 			batches:  semaphore.NewWeighted(batchMemory),
+			reads:    semaphore.NewWeighted(readMemory),
 			prefetch: make(chan struct{}, prefetchSlots),
 			merging:  make(chan struct{}, 1),
 		}

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"glidefs-appliance/backend/manifest"
 	"glidefs-appliance/backend/wlog"
 	"glidefs-appliance/frontends"
@@ -26,6 +28,8 @@ type Volume struct {
 	log    *wlog.Log // nil when read-only
 
 	dead atomic.Pointer[error] // fenced, failed or closed: what every operation returns
+
+	reads *semaphore.Weighted // this disk's part of shared.reads, which is waited for with it held
 
 	edge chan struct{} // holds a value while an odd write runs
 	mu   struct {
@@ -75,7 +79,7 @@ var (
 func newVolume(h *Host, name string) *Volume {
 	h.shared()
 	v := &Volume{host: h, name: name, dir: filepath.Join(h.Logs, name), turns: map[int]uint64{}}
-	v.wake, v.edge = make(chan struct{}, 1), make(chan struct{}, 1)
+	v.wake, v.edge, v.reads = make(chan struct{}, 1), make(chan struct{}, 1), semaphore.NewWeighted(readMemory/2)
 	v.mu.changed = make(chan struct{})
 	v.manifest.turn = make(chan struct{}, 1)
 	v.ctx, v.cancel = context.WithCancel(context.Background())
