@@ -17,8 +17,8 @@
 //
 // All ages are by the store's own clock. An object that is young is kept, marked or not, so what matters is an object X older than
 // Grace that a root will name after the sweep. Writers name new objects within Grace/4 of writing them (manifest.Cell.Publish), so X
-// was named by some root when the mark began, and has been by some root ever since, for an unnamed object never comes back. Say root
-// R named X when the first list was made.
+// was named by some root when the mark began, and has been by some root ever since, for an unnamed object never comes back (a
+// salvage, which starts from an old manifest, copies such: see volume/hold.go). Say root R named X when the first list was made.
 //
 //   - R still names X when it is read: marked.
 //   - R was deleted: its copy in trash/ was there before [Trash copies first], stays for Grace, and is listed after R's place is.

@@ -75,6 +75,7 @@ const (
 	MaxPack      = 32 << 20  // bytes of an object, as a rule: the batcher keeps it (see Builder.Size), the format allows 4 GiB
 
 	headerLen  = 32 // with the random bytes
+	randomAt   = 16
 	trailerLen = 64
 
 	minSector = 512

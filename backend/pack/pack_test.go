@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
+	"reflect"
 	"runtime"
 	"slices"
 	"testing"
@@ -441,5 +442,28 @@ func TestVerifyBeforePublish(t *testing.T) {
 		if _, err := b.verify(want); !errors.Is(err, ErrDamaged) {
 			t.Errorf("another index: %v", err)
 		}
+	}
+}
+
+// A copy has a name of its own and all that the pack has; what is not the pack is not copied.
+func TestRename(t *testing.T) {
+	b := NewBuilder(4096, nil)
+	b.AddZero(7, 3)
+	p, err := b.Finish()
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := bytes.Clone(p.Body)
+	q, err := Rename(p.Ref, p.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := p.Ref
+	want.Hash = q.Ref.Hash
+	if q.Ref.Hash == p.Ref.Hash || q.Ref != want || !reflect.DeepEqual(q.Index, p.Index) || !bytes.Equal(body, p.Body) {
+		t.Errorf("%+v, of %+v", q.Ref, p.Ref)
+	}
+	if _, err := Rename(q.Ref, p.Body); !errors.Is(err, ErrDamaged) {
+		t.Errorf("another pack: %v", err)
 	}
 }

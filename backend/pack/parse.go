@@ -1,9 +1,11 @@
 package pack
 
 import (
+	"crypto/rand"
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/zeebo/blake3"
 )
@@ -61,6 +63,20 @@ func Parse(body []byte) (*Pack, error) {
 		return nil, fmt.Errorf("pack %s: %w: sector size %d in the index, %d in the trailer", r.Hash, ErrDamaged, ix.SectorSize, sector)
 	}
 	return &Pack{Ref: r, Body: body, Index: ix}, nil
+}
+
+// Rename makes a copy of the pack r, whose object is body, that has random bytes, and so a name, of its own.
+func Rename(r Ref, body []byte) (*Pack, error) {
+	p, err := Parse(body)
+	if err != nil {
+		return nil, err
+	}
+	if p.Ref != r {
+		return nil, fmt.Errorf("pack %s: %w: it is another one", r.Hash, ErrDamaged)
+	}
+	body = slices.Clone(body)
+	rand.Read(body[randomAt:headerLen])
+	return Parse(body)
 }
 
 func parseEnds(body []byte) (r Ref, sector uint32, err error) {

@@ -61,7 +61,7 @@ func (v *Volume) salvage(ctx context.Context, m *manifest.Manifest, newName stri
 		return errors.Join(fmt.Errorf("%w: %q", ErrExists, newName), err)
 	}
 	known := m.Clone()
-	if err := v.complete(ctx, known); err != nil {
+	if _, err := v.complete(ctx, known); err != nil {
 		return err
 	}
 	m.Volume, m.Name, m.Created = newID(), newName, time.Now()
@@ -94,49 +94,81 @@ func (v *Volume) salvageInto(ctx context.Context, known, m *manifest.Manifest) e
 		after = b.barrier.Seq
 	}
 	m.Closed = true
-	if err := v.complete(ctx, known); err != nil { // that may have been hours
+	return v.settleNew(ctx, known, m, &w)
+}
+
+// settleNew makes the new disk, of which known are the old one's objects, so that no collector takes any of it.
+func (v *Volume) settleNew(ctx context.Context, known, m *manifest.Manifest, w *manifest.Window) error {
+	begun := manifest.Window{Local: time.Now()}
+	modified, err := v.complete(ctx, known) // the batches may have been hours
+	if err != nil {
 		return err
 	}
-	if w.Late() {
+	h, err := v.hold(ctx)
+	if err != nil {
+		return goneIsIncomplete(err)
+	}
+	if h.young, err = v.youngOf(ctx, modified); err != nil {
+		return err
+	}
+	if err := v.renew(ctx, m, h, w); err != nil {
+		return goneIsIncomplete(err)
+	}
+	if w.Late() || begun.Late() {
 		return manifest.ErrLate
 	}
-	_, err := manifest.Create(ctx, v.host.Store, m)
-	return err
+	cell, err := manifest.Create(ctx, v.host.Store, m)
+	if err != nil {
+		return err
+	}
+	if err = v.stillHeld(ctx, h); err == nil && (w.Late() || begun.Late()) {
+		err = manifest.ErrLate
+	}
+	if err != nil {
+		return errors.Join(err, v.unmake(ctx, cell))
+	}
+	return nil
+}
+
+// unmake takes a disk away that was just made and may have holes.
+func (v *Volume) unmake(ctx context.Context, cell *manifest.Cell) error {
+	return cell.Replace(ctx, (*manifest.Manifest).Bury)
 }
 
 // complete tells whether the store still has all objects that m names: the other writer may have merged them, and a
-// collector swept them. What this host has in memory and in its clean cache proves nothing.
-func (v *Volume) complete(ctx context.Context, m *manifest.Manifest) error {
+// collector swept them. What this host has in memory and in its clean cache proves nothing. It returns when the packs were
+// written.
+func (v *Volume) complete(ctx context.Context, m *manifest.Manifest) (map[pack.Hash]time.Time, error) {
+	modified := map[pack.Hash]time.Time{}
 	missing := map[pack.Hash]bool{}
-	for _, t := range m.Tail {
-		if t.Inline == nil {
-			missing[t.Ref.Hash] = true
-		}
-	}
-	pages := manifest.NewPages(v.host.Store, 0)
-	for _, l := range m.Levels {
-		err := pages.Walk(ctx, l, 0, ^uint64(0), func(r pack.Ref) error {
-			missing[r.Hash] = true
-			return nil
-		})
-		if isGone(err) {
-			return fmt.Errorf("%w: %w", errIncomplete, err)
-		} else if err != nil {
-			return err
-		}
+	err := v.eachPack(ctx, m, func(r pack.Ref) error {
+		missing[r.Hash] = true
+		return nil
+	})
+	if err != nil {
+		return nil, goneIsIncomplete(err)
 	}
 	for info, err := range v.host.Store.List(ctx, "packs/", "") {
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if hash, err := pack.ParseHash(path.Base(info.Key)); err == nil {
+		if hash, err := pack.ParseHash(path.Base(info.Key)); err == nil && missing[hash] {
 			delete(missing, hash)
+			modified[hash] = info.Modified
 		}
 	}
 	for hash := range missing {
-		return fmt.Errorf("%w: %d packs, one is %s", errIncomplete, len(missing), hash)
+		return nil, fmt.Errorf("%w: %d packs, one is %s", errIncomplete, len(missing), hash)
 	}
-	return nil
+	return modified, nil
+}
+
+// goneIsIncomplete has no "not found" in it, which would be taken for the disk's.
+func goneIsIncomplete(err error) error {
+	if !isGone(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %v", errIncomplete, err)
 }
 
 var errIncomplete = errors.New("the store no longer has all of the last instant that this host knew: its owner has replaced objects since")
