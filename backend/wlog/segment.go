@@ -88,7 +88,7 @@ func (s *Segment) ReadAt(p []byte, off int64) error {
 // Records calls fn for each of the segment's records in order, marks left out. For a sealed segment, as Evict gets it.
 func (s *Segment) Records(fn func(Record) error) error {
 	s.log.mu.Lock()
-	c := cursor{seg: s, limit: s.last}
+	c := cursor{seg: s, limit: s.last, slots: s.used}
 	s.log.mu.Unlock()
 	if err := c.load(); err != nil {
 		return err

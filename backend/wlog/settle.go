@@ -99,7 +99,7 @@ func (l *Log) countReclaimableLocked() {
 // extentsLocked lists the segments with the range of seqs each holds now.
 func (l *Log) extentsLocked() []extent {
 	segs := make([]extent, 0, len(l.sealed)+len(l.moving)+1)
-	add := func(s *Segment) { segs = append(segs, extent{s, s.first, s.last}) }
+	add := func(s *Segment) { segs = append(segs, extent{s, s.first, s.last, s.used}) }
 	for _, s := range l.sealed {
 		add(s)
 	}

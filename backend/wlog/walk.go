@@ -12,14 +12,19 @@ import (
 type cursor struct {
 	seg   *Segment
 	limit uint64 // later records are not of this log: another process appended them and they were cut off
+	slots uint32 // that have been used; 0: any may have been
 	area  []byte
 	slot  int // of the next record
 	rec   Record
 }
 
-// load reads the record area, growing c.area as needed.
+// load reads the record area as far as it is used, growing c.area as needed.
 func (c *cursor) load() error {
-	c.area = slices.Grow(c.area[:0], int(recordArea(c.seg.size)))[:recordArea(c.seg.size)]
+	size := int(recordArea(c.seg.size))
+	if c.slots > 0 {
+		size = int(c.slots) * recordSize
+	}
+	c.area = slices.Grow(c.area[:0], size)[:size]
 	n, err := c.seg.file.ReadAt(c.area, blockSize)
 	if err != nil && err != io.EOF {
 		return fmt.Errorf("write log segment %d: read records: %w", c.seg.number, err)
@@ -71,10 +76,11 @@ func walk(segs []extent, after, through uint64, fn func(*Record, []byte, *Segmen
 	}
 }
 
-// extent is the range of seqs that a segment holds.
+// extent is the range of seqs that a segment holds, in that many slots; 0: in any.
 type extent struct {
 	seg         *Segment
 	first, last uint64
+	slots       uint32
 }
 
 // merge holds the cursors that stand on a record.
@@ -108,7 +114,7 @@ func (m *merge) add(e extent) error {
 	if n := len(m.spare); n > 0 {
 		c, m.spare = m.spare[n-1], m.spare[:n-1]
 	}
-	c.seg, c.limit = e.seg, e.last
+	c.seg, c.limit, c.slots = e.seg, e.last, e.slots
 	if err := c.load(); err != nil {
 		return err
 	}
