@@ -61,7 +61,11 @@ func (m *Manager) remove(ctx context.Context, name string) error {
 	if man := cell.Current(); !man.Closed && !man.Deleted {
 		return m.inUse(name, man)
 	}
-	if err := gc.Trash(ctx, m.o.Host.Store, name); err != nil {
+	err = gc.TrashCell(ctx, m.o.Host.Store, cell)
+	if errors.Is(err, manifest.ErrFenced) {
+		return busy("disk %q was attached a moment ago", name)
+	}
+	if err != nil {
 		return m.explain(name, err)
 	}
 	m.CollectSoon()

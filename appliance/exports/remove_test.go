@@ -66,3 +66,36 @@ func TestInterruptedRemove(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestAttachedDuringRemove: a disk that another host attaches after rm has looked stays that host's.
+func TestAttachedDuringRemove(t *testing.T) {
+	st := storetest.NewFault(mem.New())
+	m := storeManager(t, st)
+	if err := create(t, st, "d"); err != nil {
+		t.Fatal(err)
+	}
+	requests := 0
+	gate := st.Gate(func(q storetest.Request) bool { // the second one: rm has looked
+		if strings.HasPrefix(q.Key, "volumes/") {
+			requests++
+		}
+		return requests == 2
+	})
+	removed := make(chan error)
+	go func() { removed <- m.Remove(t.Context(), "d") }()
+	<-gate.C
+	cell, err := manifest.Read(t.Context(), st.Inner(), "d")
+	if err == nil {
+		err = cell.Replace(t.Context(), func(next *manifest.Manifest) { next.Closed = false })
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	gate.Open()
+	if err := <-removed; code(err) != api.CodeBusy {
+		t.Errorf("removed: %v", err)
+	}
+	if err := cell.Replace(t.Context(), func(next *manifest.Manifest) { next.Closed = true }); err != nil {
+		t.Errorf("the other host: %v", err)
+	}
+}

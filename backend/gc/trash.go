@@ -24,6 +24,12 @@ func Trash(ctx context.Context, st store.Store, name string) error {
 	if err != nil {
 		return fmt.Errorf("delete volume %s: %w", name, err)
 	}
+	return TrashCell(ctx, st, cell)
+}
+
+// TrashCell is Trash of the volume as cell has it: manifest.ErrFenced if its manifest was replaced since.
+func TrashCell(ctx context.Context, st store.Store, cell *manifest.Cell) (err error) {
+	name := cell.Current().Name
 	if !cell.Current().Deleted {
 		err = cell.Replace(ctx, func(next *manifest.Manifest) { next.Deleted = true })
 	}
