@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // held is how long the store takes to answer the disk's first read.
@@ -117,6 +120,23 @@ func attributes(t *testing.T, path string) {
 	if !strings.Contains(q["scheduler"], "[none]") || q["wbt_lat_usec"] != "0" || q["add_random"] != "0" || q["read_ahead_kb"] != "1024" {
 		t.Errorf("the rule has not been obeyed: %v", q)
 	}
+	if watched(t, path) {
+		t.Error("udev watches the device: each close after a write costs a scan of it")
+	}
+}
+
+// watched tells whether udev reacts to a close of a block device after a write.
+func watched(t *testing.T, path string) bool {
+	t.Helper()
+	const dir = "/run/udev/watch"
+	all, err := os.ReadDir(dir)
+	if err != nil || len(all) == 0 {
+		t.Fatalf("udev watches nothing at all: %v", err)
+	}
+	var st unix.Stat_t
+	must(t, unix.Stat(path, &st))
+	_, err = os.Lstat(fmt.Sprintf("%s/b%d:%d", dir, unix.Major(st.Rdev), unix.Minor(st.Rdev)))
+	return err == nil
 }
 
 // queue is what the kernel says of a block device's queue.

@@ -27,6 +27,18 @@ type takesTurns struct {
 	broken bool // the next placements are in a file that cannot be written
 }
 
+func (d *takesTurns) openFiles(t *testing.T) {
+	t.Helper()
+	for i := range d.files {
+		f, err := os.Create(filepath.Join(t.TempDir(), "place"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		d.files[i] = f
+	}
+}
+
 func (d *takesTurns) TryReserve(off, n int64, place *frontends.Placement) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -77,14 +89,7 @@ func TestShortWrites(t *testing.T) {
 	eachMode(t, func(t *testing.T, zeroCopy bool) {
 		const n, size = 64, 12 << 10
 		disk := &takesTurns{MemDisk: frontendtest.NewMemDisk(mib, 4096)}
-		for i := range disk.files {
-			f, err := os.Create(filepath.Join(t.TempDir(), "place"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer f.Close()
-			disk.files[i] = f
-		}
+		disk.openFiles(t)
 		s := openServer(t, zeroCopy)
 		f := openDirect(t, serve(t, s, t.Name(), disk).Path())
 		p, q := alignedBytes(t, n*size), alignedBytes(t, n*size)
