@@ -121,7 +121,7 @@ func (h *Host) shared() *shared {
 	h.once.Do(func() {
 		h.Tuning.ensureDefaults()
 		if h.CPU == nil {
-			h.CPU = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
+			h.CPU = make(chan struct{}, max(1, runtime.NumCPU()/2))
 		}
 		h.sharedState = &shared{
 			batches:  semaphore.NewWeighted(batchMemory),
