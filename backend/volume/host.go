@@ -2,7 +2,6 @@ package volume
 
 import (
 	"context"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"glidefs-appliance/backend/cache"
 	"glidefs-appliance/backend/pack"
 	"glidefs-appliance/backend/store"
+	"glidefs-appliance/frontends"
 )
 
 // shared is what the volumes of one Host share beyond its fields; made at first use.
@@ -121,7 +121,7 @@ func (h *Host) shared() *shared {
 	h.once.Do(func() {
 		h.Tuning.ensureDefaults()
 		if h.CPU == nil {
-			h.CPU = make(chan struct{}, max(1, runtime.NumCPU()/2))
+			h.CPU = make(chan struct{}, max(1, frontends.CPUs/2))
 		}
 		h.sharedState = &shared{
 			batches:  semaphore.NewWeighted(batchMemory),

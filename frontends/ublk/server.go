@@ -105,9 +105,7 @@ func Open(o Options) (*Server, error) {
 		}
 		s.workers = append(s.workers, w)
 	}
-	if n := runtime.NumCPU() + o.Workers; runtime.GOMAXPROCS(0) < n {
-		runtime.GOMAXPROCS(n)
-	}
+	frontends.SpareSlots(o.Workers)
 	return s, nil
 }
 
