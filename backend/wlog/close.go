@@ -86,13 +86,10 @@ func (l *Log) removeSegments() error {
 func (l *Log) closeFiles() int64 {
 	l.mu.Lock()
 	l.closed = true
-	segs := append(append(l.sealed, l.moving...), l.ready...)
-	if l.cur != nil {
-		segs = append(segs, l.cur)
-	}
+	segs := slices.Concat(l.sealed, l.moving, l.ready, l.openLocked())
 	segs = slices.DeleteFunc(segs, func(s *Segment) bool { return s.held > 0 }) // see movedLocked
 	free, left := l.free, l.bytes
-	l.sealed, l.moving, l.ready, l.free, l.cur = nil, nil, nil, nil, nil
+	l.sealed, l.moving, l.ready, l.free, l.cur, l.side = nil, nil, nil, nil, nil, nil
 	l.mu.Unlock()
 	for _, s := range segs {
 		s.Release()

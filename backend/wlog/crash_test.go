@@ -49,6 +49,7 @@ type workload struct {
 	stamp *uint64
 	trace trace
 	refs  []heldRef
+	slow  []Span // a write that takes long: others go beside it
 	lives int
 }
 
@@ -207,8 +208,11 @@ func (w *workload) settle() {
 	}
 }
 
-// hold keeps a reader on some record's block; Records keeps its segment alive for the call.
+// hold keeps a reader on some record's block; Records keeps its segment alive for the call. A writer that is slow comes too.
 func (w *workload) hold() {
+	if w.slow == nil {
+		w.slow, _ = w.l.TryReserve(blockSize, nil)
+	}
 	_ = w.l.Records(0, func(r Record, s *Segment) error {
 		if r.Kind == KindWrite && w.rng.IntN(4) == 0 {
 			h := heldRef{w.l.Acquire(s.Number()), r.DataOff(), make([]byte, r.Len)}
@@ -223,6 +227,8 @@ func (w *workload) hold() {
 }
 
 func (w *workload) release() {
+	w.l.Abandon(w.slow)
+	w.slow = nil
 	for _, h := range w.refs {
 		p := make([]byte, len(h.want))
 		if err := h.seg.ReadAt(p, h.off); err != nil || !bytes.Equal(p, h.want) {

@@ -19,8 +19,9 @@
 //	           chain 4 | crc 4
 //
 // Data and the records that name it are in one file so that one fdatasync makes both durable. The records of a segment
-// are in seq order. A log goes on in a new segment while moves into the last one are still under way, so the seqs of
-// neighbouring segments overlap a little, and reading the log is a merge.
+// are in seq order. A log goes on in a new segment while moves into the last one are still under way, and has two open
+// while large writes come faster than one file's page cache takes them. So the seqs of segments overlap, and reading the
+// log is a merge.
 //
 // There is a slot for a record for each data block, and some to spare for zero and mark records. A segment in which the
 // slots or the blocks are used up is sealed.
@@ -73,7 +74,7 @@
 //
 // # Life of a segment
 //
-//	created, or recycled -> ready -> current -> sealed -> evicted -> free -> recycled, or deleted
+//	created, or recycled -> ready -> open -> sealed -> evicted -> free -> recycled, or deleted
 //
 // Sealed segments are synced in the background. Once they are settled they are cache, and are given up oldest first when
 // ready segments are needed that the budget does not grant, or when the budget asks for space for another log: Evict

@@ -163,15 +163,19 @@ func (l *Log) settledCountLocked() int {
 	return len(l.sealed)
 }
 
-// retireSettledLocked seals the current segment for the sake of a waiter that needs more than is left in it.
+// retireSettledLocked seals an open segment for the sake of a waiter that needs more than is left.
 func (l *Log) retireSettledLocked() bool {
-	s := l.cur
-	touched := s != nil && (s.used > 0 || s.next > dataStart(s.size))
-	if len(l.waiters) == 0 || !touched || s.held > 0 || s.last > l.head.base.Seq {
+	if len(l.waiters) == 0 {
 		return false
 	}
-	l.retireLocked()
-	return true
+	for _, s := range l.openLocked() {
+		touched := s.used > 0 || s.next > dataStart(s.size)
+		if touched && s.held == 0 && s.last <= l.head.base.Seq {
+			l.retireLocked(s)
+			return true
+		}
+	}
+	return false
 }
 
 // lifeEnded takes back the file of a segment that nobody can find or reads any more.

@@ -6,6 +6,10 @@ import (
 	"slices"
 )
 
+// spreadFrom is the least that a Reserve asks for to go beside a segment that is busy. The kernel lets one write at a time
+// into a file's page cache, for 20 µs where it brings 128 KiB. Small writes are done before the next one comes.
+const spreadFrom = 64 << 10
+
 // fewSyncs in the time of one segment tell a writer that streams from one that waits for the disk.
 const fewSyncs = 8
 
@@ -110,14 +114,15 @@ func (l *Log) grantLocked() {
 	}
 }
 
-// placeLocked cuts n bytes from the current and the ready segments, all or nothing.
+// placeLocked cuts n bytes from the open and the ready segments, all or nothing.
 func (l *Log) placeLocked(n int64, dst []Span) ([]Span, bool) {
 	if !l.roomLocked(n) {
 		return dst, false
 	}
+	l.spreadLocked(n)
 	for left := n; ; {
 		s := l.cur
-		if s == nil || !s.hasSlot() || left > 0 && s.room() == 0 {
+		for s == nil || !s.hasSlot() || left > 0 && s.room() == 0 {
 			l.nextLocked()
 			s = l.cur
 		}
@@ -135,10 +140,12 @@ func (l *Log) placeLocked(n int64, dst []Span) ([]Span, bool) {
 
 func (l *Log) roomLocked(n int64) bool {
 	if n == 0 {
-		return l.cur != nil && l.cur.hasSlot() || len(l.ready) > 0
+		return l.cur != nil && l.cur.hasSlot() || l.side != nil && l.side.hasSlot() || len(l.ready) > 0
 	}
-	if l.cur != nil {
-		n -= l.cur.room()
+	for _, s := range [...]*Segment{l.cur, l.side} {
+		if s != nil {
+			n -= s.room()
+		}
 	}
 	for i := 0; n > 0 && i < len(l.ready); i++ {
 		n -= l.ready[i].room()
@@ -146,31 +153,57 @@ func (l *Log) roomLocked(n int64) bool {
 	return n <= 0
 }
 
-// nextLocked retires the current segment and makes a ready one current.
+// spreadLocked makes the other open segment current, or a ready one, where something is being moved into the current one.
+func (l *Log) spreadLocked(n int64) {
+	if n < min(spreadFrom, l.o.SegmentSize/16) || l.cur == nil || l.cur.held == 0 {
+		return
+	}
+	if l.side == nil && len(l.ready) > 0 {
+		l.side = l.takeReadyLocked()
+	}
+	if l.side != nil {
+		l.cur, l.side = l.side, l.cur
+	}
+}
+
+// nextLocked retires the current segment and makes the other open one current, or a ready one.
 func (l *Log) nextLocked() {
 	if l.cur != nil {
 		l.bulk = l.passes < fewSyncs
-		l.retireLocked()
+		l.retireLocked(l.cur)
 	}
 	l.passes = 0
-	l.cur = l.ready[0]
-	copy(l.ready, l.ready[1:])
-	l.ready[len(l.ready)-1] = nil
-	l.ready = l.ready[:len(l.ready)-1]
+	if l.cur, l.side = l.side, nil; l.cur == nil {
+		l.cur = l.takeReadyLocked()
+	}
 }
 
-// retireLocked ends reservations from the current segment; it is sealed when its last move ends.
-func (l *Log) retireLocked() {
-	s := l.cur
-	l.cur = nil
+// openLocked lists the segments that take reservations.
+func (l *Log) openLocked() []*Segment {
+	return slices.DeleteFunc([]*Segment{l.cur, l.side}, func(s *Segment) bool { return s == nil })
+}
+
+func (l *Log) takeReadyLocked() *Segment {
+	s := l.ready[0]
+	l.ready = slices.Delete(l.ready, 0, 1)
+	return s
+}
+
+// retireLocked ends reservations from an open segment; it is sealed when its last move ends.
+func (l *Log) retireLocked(s *Segment) {
+	if s == l.cur {
+		l.cur = nil
+	} else {
+		l.side = nil
+	}
 	l.moving = append(l.moving, s)
 	l.movedLocked(s)
 }
 
-// movedLocked seals a segment that is not current any more when its last move has ended; when the log was closed
+// movedLocked seals a segment that is not open any more when its last move has ended; when the log was closed
 // meanwhile, it closes the segment.
 func (l *Log) movedLocked(s *Segment) {
-	if s == l.cur || s.held > 0 {
+	if s == l.cur || s == l.side || s.held > 0 {
 		return
 	}
 	if i := slices.Index(l.moving, s); i >= 0 {
@@ -189,7 +222,7 @@ func (l *Log) Abandon(spans []Span) {
 	for i := len(spans) - 1; i >= 0; i-- {
 		s := spans[i].Seg
 		s.held--
-		if end := spans[i].Off + roundUp(spans[i].Len); end == s.next && s == l.cur {
+		if end := spans[i].Off + roundUp(spans[i].Len); end == s.next && (s == l.cur || s == l.side) {
 			s.next = spans[i].Off
 		}
 		l.movedLocked(s)

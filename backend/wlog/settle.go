@@ -98,16 +98,11 @@ func (l *Log) countReclaimableLocked() {
 
 // extentsLocked lists the segments with the range of seqs each holds now.
 func (l *Log) extentsLocked() []extent {
-	segs := make([]extent, 0, len(l.sealed)+len(l.moving)+1)
-	add := func(s *Segment) { segs = append(segs, extent{s, s.first, s.last, s.used}) }
-	for _, s := range l.sealed {
-		add(s)
-	}
-	for _, s := range l.moving {
-		add(s)
-	}
-	if l.cur != nil {
-		add(l.cur)
+	segs := make([]extent, 0, len(l.sealed)+len(l.moving)+2)
+	for _, list := range [...][]*Segment{l.sealed, l.moving, l.openLocked()} {
+		for _, s := range list {
+			segs = append(segs, extent{s, s.first, s.last, s.used})
+		}
 	}
 	return segs
 }

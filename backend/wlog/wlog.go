@@ -121,7 +121,8 @@ type Log struct {
 	syncs   []*Segment // scratch of the running flush
 
 	cur        *Segment   // takes reservations; nil before the first
-	moving     []*Segment // were cur, some of their spans are not appended yet
+	side       *Segment   // open as well, beside a busy cur: see spreadLocked
+	moving     []*Segment // were open, some of their spans are not appended yet
 	ready      []*Segment // synced, empty, to be cur next
 	sealed     []*Segment // no more records will come; ordered by last; without those that are being evicted
 	toSync     []*Segment // sealed, waiting for the background sync
