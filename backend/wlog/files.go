@@ -121,15 +121,18 @@ func (l *Log) recycle(batch []freeFile) error {
 	return nil
 }
 
-// newLife makes the header of a new life durable: only then may anything be written to the segment, else a power cut
-// shows old records over new data.
+// cached is a file that may be written past its page cache.
+type cached interface{ Uncache(off int64) }
+
+// newLife writes the header of a new life. It is durable no later than any record of that life, in the same file. A power
+// cut that leaves the old header may show old records over new data: the head on the disk says that none of them counts.
 func (l *Log) newLife(f freeFile) (*Segment, error) {
+	if c, ok := f.file.(cached); ok {
+		c.Uncache(dataStart(f.size))
+	}
 	h := segmentHeader{number: f.number, life: rand.Uint64() | 1, size: f.size, volume: l.o.Volume, id: l.id}
 	if err := h.write(f.file); err != nil {
 		return nil, fmt.Errorf("segment %d: write header: %w", f.number, err)
-	}
-	if err := f.file.Sync(); err != nil {
-		return nil, fmt.Errorf("segment %d: sync header: %w", f.number, err)
 	}
 	return l.newSegment(f.file, &h), nil
 }
@@ -171,6 +174,9 @@ func (l *Log) createSized(number uint32, size int64) error {
 		return l.notCreated(number, size, err)
 	}
 	s, err := l.newLife(freeFile{file: f, number: number, size: size})
+	if err == nil {
+		err = f.Sync()
+	}
 	if err == nil {
 		err = l.o.FS.SyncDir(l.o.Dir)
 	}

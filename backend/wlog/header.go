@@ -19,7 +19,7 @@ const (
 
 var segmentMagic = [8]byte{'g', 'l', 'i', 'd', 'e', 's', 'e', 'g'}
 
-// segmentHeader is the first sector of a segment file. It is written, and synced, once for each life.
+// segmentHeader is the first sector of a segment file. It is written once for each life.
 type segmentHeader struct {
 	number uint32
 	life   uint64 // random, never 0

@@ -40,10 +40,14 @@ func (l *Log) rewrite() error {
 	})
 }
 
-// rewriteRecords writes a record area over itself: records that were durable keep their content.
+// rewriteRecords writes the header, and the record area over itself: records that were durable keep their content.
 func rewriteRecords(s *Segment) error {
 	c := cursor{seg: s}
 	if err := c.load(); err != nil {
+		return err
+	}
+	h := segmentHeader{number: s.number, life: s.life, size: s.size, volume: s.log.o.Volume, id: s.id}
+	if err := h.write(s.file); err != nil {
 		return err
 	}
 	return s.WriteAt(c.area, blockSize)

@@ -66,6 +66,35 @@ func TestFailedSyncOutlivesTheProcess(t *testing.T) {
 	}
 }
 
+// TestFailedSyncOfANewLife: the same where the segment was used before, and not even its header had been synced in its new
+// life.
+func TestFailedSyncOfANewLife(t *testing.T) {
+	fs := vfs.NewCrash()
+	fault := vfs.NewFault(fs)
+	o := testOptions(fault)
+	o.Budget = NewBudget(2 * minSegment)
+	l := startLog(t, o, 1)
+	l.fill()
+	l.settleAll()
+	failSyncs(fault, fs)
+	l.write(1, 1, true)
+	want := l.contents()
+	if err := l.Flush(); !errors.Is(err, errMedium) {
+		t.Fatal(err)
+	}
+	fs = l.end(fs)
+	o.FS = fs
+	l = startLog(t, o, 2)
+	l.flush()
+	fs = l.end(fs)
+	for seed := range uint64(20) {
+		o.FS, o.BootID = fs.CutAt(fs.Ops(), rand.New(rand.NewPCG(seed, 1))), "boot-2"
+		if got := openLog(t, o).contents(); !slices.Equal(got, want) {
+			t.Fatalf("after a power cut: %v, want %v", got, want)
+		}
+	}
+}
+
 // TestSyncThatFailsAgain: a disk that stays bad keeps the log from starting, and nothing is lost by trying.
 func TestSyncThatFailsAgain(t *testing.T) {
 	fs, want := unsynced(t, true)
