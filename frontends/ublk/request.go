@@ -73,8 +73,7 @@ func cut(extents []frontends.Extent, at, n int, fn func(extent int, p part)) {
 	}
 }
 
-// descriptor for n bytes at `at` of an extent. The guest's file system caches what it reads; below it the page cache
-// would only keep everything twice, and a read that misses it takes another thread.
+// descriptor for n bytes at `at` of an extent.
 func descriptor(e *frontends.Extent, at, n int) int {
 	if e.FD >= 0 && (e.Off+int64(at)|int64(n))&511 == 0 {
 		return e.Direct
@@ -120,7 +119,7 @@ func (w *worker) read(r *request) {
 		return
 	}
 	w.count.inline.Add(1)
-	w.s.cached.prefer(r.plan.Extents)
+	resident := fromMemory(r.plan.Extents)
 	if r.copied = r.copied || w.s.miscounted(r.plan.Extents); r.copied {
 		w.withBuffer(r, stageRead)
 		return
@@ -131,6 +130,9 @@ func (w *worker) read(r *request) {
 		r.linked = false
 		w.readAlone(r)
 		return
+	}
+	if r.linked && resident {
+		w.pace.resident++
 	}
 	w.ring.Room(2)
 	cut(r.plan.Extents, 0, r.len, func(_ int, p part) {

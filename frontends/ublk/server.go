@@ -61,7 +61,6 @@ type Server struct {
 	tethers   bool   // rings defer their work: see tethered
 	control   *control
 	workers   []*worker
-	cached    files
 
 	looking sync.Mutex
 	lefts   map[uint64]uint32 // devices of a process before us, by cookie; nil until somebody looked

@@ -2,7 +2,6 @@ package ublk
 
 import (
 	"hash/crc32"
-	"sync/atomic"
 
 	"glidefs-appliance/frontends"
 	"glidefs-appliance/frontends/ublk/uring"
@@ -89,7 +88,6 @@ func (w *worker) pour() {
 		for k := range r.place.Extents {
 			e := &r.place.Extents[k]
 			if !s.goesOn(e) {
-				w.s.cached.add(e.FD)
 				g.write(&s)
 				s = stretch{fd: e.FD, off: e.Off, at: s.at + s.n, first: i}
 			}
@@ -133,31 +131,6 @@ func (g *small) write(s *stretch) {
 			return
 		default:
 			done += n
-		}
-	}
-}
-
-// files is a set of descriptors: those that short writes went to. A direct read of a page that is not on the disk yet has
-// to write it first, on a thread of its own, so short reads of these files ask the page cache. Nothing is ever taken out:
-// they are the segments of logs, and a descriptor that comes to mean another file is read that way too.
-type files [1 << 10]atomic.Uint64
-
-func (f *files) add(fd int) {
-	if i := uint(fd) / 64; i < uint(len(f)) {
-		f[i].Or(1 << (uint(fd) % 64))
-	}
-}
-
-func (f *files) has(fd int) bool {
-	i := uint(fd) / 64
-	return i < uint(len(f)) && f[i].Load()&(1<<(uint(fd)%64)) != 0
-}
-
-// prefer has short extents of these files read through the page cache.
-func (f *files) prefer(extents []frontends.Extent) {
-	for i := range extents {
-		if e := &extents[i]; e.Len <= smallBytes && e.Direct != e.FD && f.has(e.FD) {
-			e.Direct = e.FD
 		}
 	}
 }
