@@ -47,7 +47,7 @@ var benchRows = []struct {
 	{Row: frontendtest.Row{Name: "4k random 70-30 QD32", RW: "randrw", BS: 4 << 10, Depth: 32}, loop: 0.9, enters: 0.2},
 }
 
-const benchRounds = 3
+const benchRounds = 5
 
 // TestBench prints what fio gets from a raw file, from a loop device over it with direct I/O, and from the block devices
 // of a warm disk in each mode, all O_DIRECT on the same file system: medians of rounds in which the sides take turns, so
