@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"glidefs-appliance/backend/manifest"
@@ -24,22 +26,35 @@ type Info struct {
 	Err    error // the manifest could not be read; only Name is valid
 }
 
+// listReads is how many manifests List reads at a time.
+const listReads = 16
+
 // List tells the disks in the store, by name. One request a disk and one a thousand keys.
 func List(ctx context.Context, st store.Store) ([]Info, error) {
-	var out []Info
+	var list []Info
 	for o, err := range st.List(ctx, "volumes/", "") {
 		if err != nil {
 			return nil, fmt.Errorf("list disks: %w", err)
 		}
-		name, file, ok := strings.Cut(strings.TrimPrefix(o.Key, "volumes/"), "/")
-		if !ok || file != "manifest" {
-			continue
-		}
-		if i := info(ctx, st, name); !isGone(i.Err) || errors.Is(i.Err, manifest.ErrDeleting) {
-			out = append(out, i)
+		if name, file, ok := strings.Cut(strings.TrimPrefix(o.Key, "volumes/"), "/"); ok && file == "manifest" {
+			list = append(list, Info{Name: name})
 		}
 	}
-	return out, nil
+	var wg sync.WaitGroup
+	free := make(chan struct{}, listReads)
+	for i := range list {
+		free <- struct{}{}
+		wg.Go(func() {
+			list[i] = info(ctx, st, list[i].Name)
+			<-free
+		})
+	}
+	wg.Wait()
+	list = slices.DeleteFunc(list, func(i Info) bool {
+		return isGone(i.Err) && !errors.Is(i.Err, manifest.ErrDeleting)
+	})
+	slices.SortFunc(list, func(a, b Info) int { return strings.Compare(a.Name, b.Name) })
+	return list, nil
 }
 
 // info reads one; a tombstone is store.ErrNotFound.
