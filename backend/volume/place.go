@@ -62,12 +62,19 @@ func (o *op) describe(place *frontends.Placement) {
 	place.Own = o
 	for i := range o.spans {
 		s := &o.spans[i]
-		place.Extents = append(place.Extents, extent(s.Seg.File(), s.Off, s.Len))
+		e := extent(s.Seg.File(), s.Off, s.Len)
+		if d, ok := s.Seg.File().(directIO); ok && e.Direct != e.FD {
+			e.Direct = d.DirectWriteFd()
+		}
+		place.Extents = append(place.Extents, e)
 	}
 }
 
 // directIO is what a file can do that also has a descriptor past the page cache.
-type directIO interface{ DirectFd() int }
+type directIO interface {
+	DirectFd() int
+	DirectWriteFd() int
+}
 
 // extent describes bytes of a file. Past the page cache a ring moves them without a helper thread or a copy; but only
 // whole blocks of any SSD go that way.
