@@ -85,3 +85,31 @@ func TestSpreadGivesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestSpreadPastFull: where both open segments are full the next write goes to a third, and to nothing else.
+func TestSpreadPastFull(t *testing.T) {
+	l := startLog(t, testOptions(vfs.NewCrash()), 1)
+	defer l.close()
+	a := l.reserve(8 * blockSize)
+	defer l.Abandon(a)
+	waitFor(t, func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return len(l.ready) > 0
+	})
+	room := capacity(minSegment)
+	b := l.reserve(room)
+	defer l.Abandon(b)
+	defer l.Abandon(l.reserve(room - 8*blockSize))
+	l.mu.Lock()
+	full := l.cur.room() == 0 && l.side.room() == 0
+	l.mu.Unlock()
+	if !full || b[0].Seg == a[0].Seg {
+		t.Fatalf("two full segments were wanted: %v, %v", a, b)
+	}
+	c := l.reserve(blockSize)
+	defer l.Abandon(c)
+	if len(c) != 1 || c[0].Len != blockSize || c[0].Seg == a[0].Seg || c[0].Seg == b[0].Seg {
+		t.Errorf("the next block lies in %v", c)
+	}
+}
