@@ -12,8 +12,10 @@ import (
 // nothing carries a checksum of its data.
 func TestMarkInTheHead(t *testing.T) {
 	fs := vfs.NewCrash()
-	l := startLog(t, testOptions(fs), 1)
-	slots := uint64(recordArea(minSegment) / recordSize)
+	o := testOptions(fs)
+	o.SegmentSize = 2 * minSegment // in which moves of one block are not spread
+	l := startLog(t, o, 1)
+	slots := uint64(recordArea(o.SegmentSize) / recordSize)
 	for range slots - 5 {
 		l.zero(100, 1)
 	}
@@ -35,8 +37,7 @@ func TestMarkInTheHead(t *testing.T) {
 	want := fmt.Sprint(l.contents()[slots-5:])
 	l.Kill(errors.New("power cut"))
 	l.wg.Wait()
-	o := testOptions(fs.Kill())
-	o.BootID = "boot-2"
+	o.FS, o.Budget, o.BootID = fs.Kill(), NewBudget(64<<20), "boot-2"
 	again := openLog(t, o)
 	defer again.Close()
 	if got := fmt.Sprint(again.contents()[slots-5:]); got != want {

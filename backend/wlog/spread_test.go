@@ -24,7 +24,9 @@ func TestSpread(t *testing.T) {
 	l := startLog(t, o, 1)
 	defer l.close()
 	const large = spreadFrom
-	l.Abandon(append(l.reserve(2<<20), l.reserve(blockSize)...)) // in the wrong order: the room is not given back
+	half, after := l.reserve(2<<20), l.reserve(blockSize)
+	l.Abandon(half) // it is not the last: its room is not given back
+	l.Abandon(after)
 	a := l.reserve(large)
 	defer l.Abandon(a)
 	waitFor(t, func() bool {
