@@ -113,7 +113,7 @@ type osFile struct {
 	openDirect sync.Once
 	direct     *os.File // nil unless DirectFd was called and could be answered
 	mix        sync.Once
-	mixed      bool // DirectWriteFd was called, and is another descriptor
+	mixed      bool // MixWrites was called
 }
 
 func openFile(name string, flag int) (File, error) {
@@ -189,23 +189,20 @@ func (o *osFile) DirectFd() int {
 	return int(o.direct.Fd())
 }
 
-// DirectWriteFd is DirectFd for who writes. From then on the page cache reads no more of the file than it is asked for, one
-// page at a time. It would otherwise read ahead into blocks that a direct write is on its way to, in a folio with others: if
+// MixWrites is told before DirectFd is written to. From then on the page cache reads no more of the file than it is asked
+// for, one page at a time. It would otherwise read ahead into blocks that a direct write is on its way to, in a folio with others: if
 // one of those is written to through the page cache, the kernel cannot throw the folio out when the direct write has ended
 // (it says "Page cache invalidation failure on direct I/O"), and who reads through it gets the old bytes.
-func (o *osFile) DirectWriteFd() int {
-	fd := o.DirectFd()
+func (o *osFile) MixWrites() {
 	o.mix.Do(func() {
-		if o.mixed = o.direct != nil; o.mixed {
-			_ = o.call("fadvise", func(fd int) error { return unix.Fadvise(fd, 0, 0, unix.FADV_RANDOM) })
-		}
+		o.mixed = true
+		_ = o.call("fadvise", func(fd int) error { return unix.Fadvise(fd, 0, 0, unix.FADV_RANDOM) })
 	})
-	return fd
 }
 
 // Uncache drops what the page cache holds from off on, of a file that is written past it: a direct write over such pages has
 // to throw them out first, for which io_uring takes another thread. [128 KiB writes through ublk on 6.17: 1.15 of before.]
-// What is not on the disk yet stays. Not while anybody asks for DirectWriteFd.
+// What is not on the disk yet stays. Not to be called beside MixWrites.
 func (o *osFile) Uncache(off int64) {
 	if o.mixed {
 		_ = o.call("fadvise", func(fd int) error { return unix.Fadvise(fd, off, 0, unix.FADV_DONTNEED) })

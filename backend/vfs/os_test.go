@@ -54,7 +54,7 @@ func TestDirectWrites(t *testing.T) {
 	if err := f.Sync(); err != nil {
 		t.Fatal(err)
 	}
-	o.DirectWriteFd()
+	o.MixWrites()
 	if o.Uncache(keep); cached(0, keep) != keep || cached(keep, size-keep) != 0 {
 		t.Errorf("%d bytes are left before the offset and %d after it", cached(0, keep), cached(keep, size-keep))
 	}

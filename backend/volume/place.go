@@ -64,7 +64,7 @@ func (o *op) describe(place *frontends.Placement) {
 		s := &o.spans[i]
 		e := extent(s.Seg.File(), s.Off, s.Len)
 		if d, ok := s.Seg.File().(directIO); ok && e.Direct != e.FD {
-			e.Direct = d.DirectWriteFd()
+			d.MixWrites()
 		}
 		place.Extents = append(place.Extents, e)
 	}
@@ -73,7 +73,7 @@ func (o *op) describe(place *frontends.Placement) {
 // directIO is what a file can do that also has a descriptor past the page cache.
 type directIO interface {
 	DirectFd() int
-	DirectWriteFd() int
+	MixWrites()
 }
 
 // extent describes bytes of a file. Past the page cache a ring moves them without a helper thread or a copy; but only

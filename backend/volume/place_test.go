@@ -183,3 +183,33 @@ func TestReserveWaits(t *testing.T) {
 		t.Errorf("after all gave their room back: %v", err)
 	}
 }
+
+// TestPlacesAreNotReadAhead: a segment that was given to a frontend is read no further than asked, so that the page cache
+// keeps nothing of what a direct write is on its way to.
+func TestPlacesAreNotReadAhead(t *testing.T) {
+	r := newDiskRig(t)
+	r.log = 8 << 20
+	v := r.open(t, "d", OpenOptions{Create: 1 << 20, Sector: 4096})
+	var place frontends.Placement
+	if err := v.Reserve(context.Background(), 0, 4096, &place); err != nil {
+		t.Fatal(err)
+	}
+	defer v.Abandon(&place)
+	e := place.Extents[0]
+	if e.Direct == e.FD {
+		t.Fatal("this file system has no direct I/O")
+	}
+	if err := unix.Fdatasync(e.FD); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Fadvise(e.FD, 0, 0, unix.FADV_DONTNEED); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.Pread(e.FD, make([]byte, 4096), 0); err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Cachestat_t
+	if err := unix.Cachestat(uint(e.FD), &unix.CachestatRange{}, &st, 0); err != nil || st.Cache != 1 {
+		t.Errorf("%d pages are in the page cache, want the one that was read: %v", st.Cache, err)
+	}
+}

@@ -19,7 +19,8 @@ const (
 
 var segmentMagic = [8]byte{'g', 'l', 'i', 'd', 'e', 's', 'e', 'g'}
 
-// segmentHeader is the first sector of a segment file. It is written once for each life.
+// segmentHeader is the first sector of a segment file. It is written once for each life, and again by
+// rewrite.
 type segmentHeader struct {
 	number uint32
 	life   uint64 // random, never 0

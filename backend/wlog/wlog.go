@@ -123,7 +123,7 @@ type Log struct {
 	cur        *Segment   // takes reservations; nil before the first
 	side       *Segment   // open as well, beside a busy cur: see spreadLocked
 	moving     []*Segment // were open, some of their spans are not appended yet
-	ready      []*Segment // synced, empty, to be cur next
+	ready      []*Segment // empty, to be cur next
 	sealed     []*Segment // no more records will come; ordered by last; without those that are being evicted
 	toSync     []*Segment // sealed, waiting for the background sync
 	ahead      int64      // bytes of segments that are yet to be sealed and then synced at once: a Flush came lately

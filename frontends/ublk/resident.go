@@ -12,7 +12,7 @@ import (
 // reads, and a read that misses the page cache costs three times what a direct one does. [Random reads of 4 KiB, 32 at a
 // time, on 6.17 under emulation: 23,400/s from memory, 6,900/s direct, 3,750/s through a page cache that has to read.]
 //
-// cachestat is older (6.5) than what ublk needs of the kernel. Where it is refused all goes past the page cache.
+// cachestat is as old (6.5) as what is needed of ublk. Where it is refused all goes past the page cache.
 func fromMemory(extents []frontends.Extent) bool {
 	all := true
 	for i := range extents {
