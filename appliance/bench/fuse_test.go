@@ -63,10 +63,7 @@ func compare(t *testing.T, r frontendtest.Row, v *volume.Volume, ours string, ba
 			return iops(t, r, path, size, "--time_based=0", fmt.Sprintf("--io_size=%d", size))
 		}
 	}
-	rounds := 9 // of which each is off by a tenth or two, one way or the other
-	if r.BS > 4096 {
-		rounds = 25 // they are done with the disk in a second
-	}
+	const rounds = 25 // of which each is off by a tenth or two, one way or the other
 	s := turns(choose(1, rounds), run(ours, func() { settle(t, v) }), run(reference, func() { must(t, bare.Sync()) }))
 	report(row{What: "fio " + r.Name, Unit: "IOPS", sides: s, RefName: "barest go-fuse", Must: 0.9, Acked: acked(r)})
 }

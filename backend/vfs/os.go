@@ -107,8 +107,9 @@ func (osFS) Usage(dir string) (total, free int64, err error) {
 // osFile keeps the os.File, not the bare descriptor: a call that races with Close gets os.ErrClosed instead of
 // reaching the file that was given the same number next.
 type osFile struct {
-	f    *os.File
-	conn syscall.RawConn
+	f      *os.File
+	conn   syscall.RawConn
+	cached cachedReader
 
 	openDirect sync.Once
 	direct     *os.File // nil unless DirectFd was called and could be answered
@@ -126,10 +127,15 @@ func openFile(name string, flag int) (File, error) {
 		f.Close()
 		return nil, err
 	}
-	return &osFile{f: f, conn: conn}, nil
+	return &osFile{f: f, conn: conn, cached: cachedReader{fd: f.Fd()}}, nil
 }
 
-func (o *osFile) ReadAt(p []byte, off int64) (int, error) { return o.f.ReadAt(p, off) }
+func (o *osFile) ReadAt(p []byte, off int64) (int, error) {
+	if o.cached.read(p, off) {
+		return len(p), nil
+	}
+	return o.f.ReadAt(p, off)
+}
 
 func (o *osFile) WriteAt(p []byte, off int64) (int, error) {
 	n, err := o.f.WriteAt(p, off)
@@ -138,6 +144,7 @@ func (o *osFile) WriteAt(p []byte, off int64) (int, error) {
 
 func (o *osFile) Close() error {
 	o.openDirect.Do(func() {})
+	o.cached.close()
 	err := noSpace(o.f.Close())
 	if o.direct != nil {
 		err = errors.Join(err, o.direct.Close())

@@ -1,7 +1,13 @@
 package vfs
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -60,5 +66,63 @@ func TestDirectWrites(t *testing.T) {
 	}
 	if n := readFirst(); n != 4096 {
 		t.Errorf("a read of one page brought %d bytes into the page cache", n)
+	}
+}
+
+// TestReadsDuringClose: a read beside Close gets the file's bytes or ErrClosed, not those of the file that has its
+// descriptor's number next.
+func TestReadsDuringClose(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name string, content byte) File {
+		f, err := OS().Create(filepath.Join(dir, name))
+		must(t, err)
+		_, err = f.WriteAt(bytes.Repeat([]byte{content}, 4096), 0)
+		must(t, err)
+		return f
+	}
+	must(t, file("other", 'b').Close())
+	for i := range 300 {
+		f := file(fmt.Sprint(i), 'a')
+		var readers sync.WaitGroup
+		for range 4 {
+			readers.Go(func() {
+				p := make([]byte, 4096)
+				for {
+					if _, err := f.ReadAt(p, 0); errors.Is(err, os.ErrClosed) {
+						return
+					} else if err != nil || p[0] != 'a' {
+						t.Errorf("read %q, %v", p[0], err)
+						return
+					}
+				}
+			})
+		}
+		must(t, f.Close())
+		next, err := OS().Open(filepath.Join(dir, "other"))
+		must(t, err)
+		readers.Wait()
+		must(t, next.Close())
+	}
+}
+
+// TestReadsOfWhatIsNotCached: what the page cache has not, or only in part, is read all the same.
+func TestReadsOfWhatIsNotCached(t *testing.T) {
+	f, err := OS().Create(filepath.Join(t.TempDir(), "f"))
+	must(t, err)
+	defer f.Close()
+	data := pattern(64<<10, 1)
+	_, err = f.WriteAt(data, 0)
+	must(t, err)
+	must(t, f.Sync())
+	for off := 0; off < len(data); off += 3 << 10 {
+		n := min(12<<10, len(data)-off)
+		must(t, unix.Fadvise(f.(*osFile).Fd(), int64(off)+4096, 8192, unix.FADV_DONTNEED))
+		p := make([]byte, n)
+		if _, err := f.ReadAt(p, int64(off)); err != nil || !bytes.Equal(p, data[off:off+n]) {
+			t.Errorf("read of %d bytes at %d: wrong, %v", n, off, err)
+		}
+	}
+	if n, err := f.ReadAt(make([]byte, 4096), int64(len(data))-1024); n != 1024 || err != io.EOF {
+		t.Errorf("read across the end = %d, %v", n, err)
 	}
 }

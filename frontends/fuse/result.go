@@ -19,23 +19,6 @@ const (
 	pageSize  = 4096
 )
 
-// copied is a reply whose bytes lie in go-fuse's buffer. go-fuse's own ReadResultData costs four more system calls when
-// splicing is on: it tries a pipe first. The method Slices is what makes it use writev at once.
-type copied struct{ one [1][]byte }
-
-var copiedPool = sync.Pool{New: func() any { return new(copied) }}
-
-func newCopied(b []byte) *copied {
-	c := copiedPool.Get().(*copied)
-	c.one[0] = b
-	return c
-}
-
-func (c *copied) Slices() ([][]byte, fuse.Status)    { return c.one[:], fuse.OK }
-func (c *copied) Bytes([]byte) ([]byte, fuse.Status) { return c.one[0], fuse.OK }
-func (c *copied) Size() int                          { return len(c.one[0]) }
-func (c *copied) Done()                              { c.one[0] = nil; copiedPool.Put(c) }
-
 // spliced is a reply whose bytes lie in one place of a local file. It holds the plan, and a place in the export's gate,
 // until go-fuse has written the reply: the pipe refers to pages of the file, and the kernel copies from them while it
 // takes the reply. go-fuse calls Done after that, on every path.
