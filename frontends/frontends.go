@@ -81,6 +81,9 @@ type Write struct {
 	Place *Placement
 }
 
+// ShortWrite is the size up to which a placed write goes through the page cache: only longer ones are offered a Direct.
+const ShortWrite = 16 << 10
+
 // Placer is an optional capability of a Disk: the frontend moves the bytes of writes into local files itself
 // (WRITE_FIXED, or a ring's WRITE). Until Commit nothing of them can be seen. Each reservation ends by Commit or
 // Abandon, which empty the placement.

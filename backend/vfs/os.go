@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -114,7 +115,7 @@ type osFile struct {
 	openDirect sync.Once
 	direct     *os.File // nil unless DirectFd was called and could be answered
 	mix        sync.Once
-	mixed      bool // MixWrites was called
+	mixed      atomic.Bool // MixWrites was called, and Uncache not since
 }
 
 func openFile(name string, flag int) (File, error) {
@@ -202,16 +203,19 @@ func (o *osFile) DirectFd() int {
 // (it says "Page cache invalidation failure on direct I/O"), and who reads through it gets the old bytes.
 func (o *osFile) MixWrites() {
 	o.mix.Do(func() {
-		o.mixed = true
 		_ = o.call("fadvise", func(fd int) error { return unix.Fadvise(fd, 0, 0, unix.FADV_RANDOM) })
 	})
+	if !o.mixed.Load() {
+		o.mixed.Store(true)
+	}
 }
 
 // Uncache drops what the page cache holds from off on, of a file that is written past it: a direct write over such pages has
 // to throw them out first, for which io_uring takes another thread. [128 KiB writes through ublk on 6.17: 1.15 of before.]
-// What is not on the disk yet stays. Not to be called beside MixWrites.
+// What is not on the disk yet stays, and so does all of a file with no such write since the last call: a write through the
+// page cache finds its page there then, and need not get a new one. Not to be called beside MixWrites.
 func (o *osFile) Uncache(off int64) {
-	if o.mixed {
+	if o.mixed.Swap(false) {
 		_ = o.call("fadvise", func(fd int) error { return unix.Fadvise(fd, off, 0, unix.FADV_DONTNEED) })
 	}
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // TestDirectWrites: of a file that is written past the page cache, that holds no more than what was asked for, and Uncache
-// drops it from the offset on. Any other is kept, and read ahead.
+// drops it from the offset on, once. Any other is kept, and read ahead.
 func TestDirectWrites(t *testing.T) {
 	const size, keep = 8 << 20, 4 << 20
 	f, err := OS().Create(filepath.Join(t.TempDir(), "segment"))
@@ -66,6 +66,17 @@ func TestDirectWrites(t *testing.T) {
 	}
 	if n := readFirst(); n != 4096 {
 		t.Errorf("a read of one page brought %d bytes into the page cache", n)
+	}
+	if _, err := o.WriteAt(make([]byte, size), 0); err != nil {
+		t.Fatal(err)
+	}
+	must(t, f.Sync())
+	if o.Uncache(keep); cached(0, size) != size {
+		t.Errorf("%d bytes are left of a file that was not written past the page cache since the last time", cached(0, size))
+	}
+	o.MixWrites()
+	if o.Uncache(keep); cached(0, keep) != keep || cached(keep, size-keep) != 0 {
+		t.Errorf("the second time %d bytes are left before the offset and %d after it", cached(0, keep), cached(keep, size-keep))
 	}
 }
 

@@ -28,7 +28,7 @@ func (v *Volume) TryReserve(off, n int64, place *frontends.Placement) bool {
 		o.put()
 		return false
 	}
-	o.describe(place)
+	o.describe(place, n)
 	return true
 }
 
@@ -43,7 +43,7 @@ func (v *Volume) Reserve(ctx context.Context, off, n int64, place *frontends.Pla
 		o.put()
 		return err
 	}
-	o.describe(place)
+	o.describe(place, n)
 	return nil
 }
 
@@ -57,13 +57,15 @@ func (v *Volume) placeable(off, n int64) error {
 	return nil
 }
 
-// describe tells the frontend where the spans are.
-func (o *op) describe(place *frontends.Placement) {
+// describe tells the frontend where the n bytes of the spans go.
+func (o *op) describe(place *frontends.Placement, n int64) {
 	place.Own = o
 	for i := range o.spans {
 		s := &o.spans[i]
 		e := extent(s.Seg.File(), s.Off, s.Len)
-		if d, ok := s.Seg.File().(directIO); ok && e.Direct != e.FD {
+		if n <= frontends.ShortWrite {
+			e.Direct = e.FD
+		} else if d, ok := s.Seg.File().(directIO); ok && e.Direct != e.FD {
 			d.MixWrites()
 		}
 		place.Extents = append(place.Extents, e)

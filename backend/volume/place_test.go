@@ -184,6 +184,25 @@ func TestReserveWaits(t *testing.T) {
 	}
 }
 
+// TestShortPlacesAreCached: short writes are not offered a way past the page cache, and leave the segment as it is.
+func TestShortPlacesAreCached(t *testing.T) {
+	r := newDiskRig(t)
+	r.log = 8 << 20
+	v := r.open(t, "d", OpenOptions{Create: 1 << 20, Sector: 4096})
+	for n, direct := range map[int64]bool{4096: false, frontends.ShortWrite: false, frontends.ShortWrite + 4096: true} {
+		var place frontends.Placement
+		if err := v.Reserve(context.Background(), 0, n, &place); err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range place.Extents {
+			if (e.Direct != e.FD) != direct {
+				t.Errorf("%d bytes: offered a way past the page cache: %v, want %v", n, !direct, direct)
+			}
+		}
+		v.Abandon(&place)
+	}
+}
+
 // TestPlacesAreNotReadAhead: a segment that was given to a frontend is read no further than asked, so that the page cache
 // keeps nothing of what a direct write is on its way to.
 func TestPlacesAreNotReadAhead(t *testing.T) {
@@ -191,7 +210,7 @@ func TestPlacesAreNotReadAhead(t *testing.T) {
 	r.log = 8 << 20
 	v := r.open(t, "d", OpenOptions{Create: 1 << 20, Sector: 4096})
 	var place frontends.Placement
-	if err := v.Reserve(context.Background(), 0, 4096, &place); err != nil {
+	if err := v.Reserve(context.Background(), 0, frontends.ShortWrite+4096, &place); err != nil {
 		t.Fatal(err)
 	}
 	defer v.Abandon(&place)

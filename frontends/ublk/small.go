@@ -22,10 +22,7 @@ import (
 // for a disk although P3 asks for the page cache only. Through the page cache it is no better: ext4 takes buffered
 // writes that must not block on a thread of their own only. The checksums pay back too: a flush of nothing else is one
 // sync, not two.
-const (
-	smallBytes = 16 << 10
-	smallArea  = 256 << 10
-)
+const smallArea = 256 << 10
 
 // pageBytes: of a block that is written in part the page cache would have to read the rest.
 const pageBytes = 4096
@@ -44,7 +41,7 @@ func (g *small) open() (err error) {
 
 // short tells whether a write with its room reserved is to be copied.
 func short(r *request) bool {
-	if r.len > smallBytes {
+	if r.len > frontends.ShortWrite {
 		return false
 	}
 	for i := range r.place.Extents {
