@@ -123,12 +123,21 @@ func openFile(name string, flag int) (File, error) {
 	if err != nil {
 		return nil, noSpace(err)
 	}
+	readsLeaveNoTrace(f)
 	conn, err := f.SyscallConn()
 	if err != nil {
 		f.Close()
 		return nil, err
 	}
 	return &osFile{f: f, conn: conn, cached: cachedReader{fd: f.Fd()}}, nil
+}
+
+// readsLeaveNoTrace: the first read after a write would change the inode's time, and may wait for the file system's journal.
+// Only a file's owner may ask for that; for others the times change.
+func readsLeaveNoTrace(f *os.File) {
+	if flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0); err == nil {
+		_, _ = unix.FcntlInt(f.Fd(), unix.F_SETFL, flags|unix.O_NOATIME)
+	}
 }
 
 func (o *osFile) ReadAt(p []byte, off int64) (int, error) {
@@ -188,6 +197,7 @@ func (o *osFile) DirectFd() int {
 		// Through /proc it is this file whatever became of its name.
 		f, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", o.Fd()), os.O_RDWR|unix.O_DIRECT, 0)
 		if err == nil {
+			readsLeaveNoTrace(f)
 			o.direct = f
 		}
 	})

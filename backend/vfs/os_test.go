@@ -137,3 +137,18 @@ func TestReadsOfWhatIsNotCached(t *testing.T) {
 		t.Errorf("read across the end = %d, %v", n, err)
 	}
 }
+
+// TestReadsLeaveNoTrace, on either descriptor.
+func TestReadsLeaveNoTrace(t *testing.T) {
+	f, err := OS().Create(filepath.Join(t.TempDir(), "f"))
+	must(t, err)
+	defer f.Close()
+	_, err = f.WriteAt(make([]byte, 4096), 0)
+	must(t, err)
+	o := f.(*osFile)
+	for _, fd := range []int{o.Fd(), o.DirectFd()} {
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil || flags&unix.O_NOATIME == 0 {
+			t.Errorf("descriptor %d has flags %#x, %v: no O_NOATIME", fd, flags, err)
+		}
+	}
+}
