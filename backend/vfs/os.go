@@ -208,9 +208,10 @@ func (o *osFile) DirectFd() int {
 }
 
 // MixWrites is told before DirectFd is written to. From then on the page cache reads no more of the file than it is asked
-// for, one page at a time. It would otherwise read ahead into blocks that a direct write is on its way to, in a folio with others: if
-// one of those is written to through the page cache, the kernel cannot throw the folio out when the direct write has ended
-// (it says "Page cache invalidation failure on direct I/O"), and who reads through it gets the old bytes.
+// for, one page at a time. It would otherwise read ahead into blocks that a direct write is on its way to, in a folio with
+// others: if one of those is written to through the page cache, the kernel cannot throw the folio out when the direct write
+// has ended (it says "Page cache invalidation failure on direct I/O"), and who reads through it gets the old bytes. Folios
+// that are there before a direct write are no such danger: it throws them out first, or itself goes through the page cache.
 func (o *osFile) MixWrites() {
 	o.mix.Do(func() {
 		_ = o.call("fadvise", func(fd int) error { return unix.Fadvise(fd, 0, 0, unix.FADV_RANDOM) })
