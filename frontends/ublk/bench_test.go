@@ -54,9 +54,9 @@ const benchRounds = 5
 // that what else the machine does touches all. GLIDEFS_BENCH is how long a run lasts at most; none covers more than the
 // disk's size. Nothing is asserted about speed.
 //
-// Ours is treated as a disk in use: the log has recycled all its segments before, and had writes of the row's size in them,
-// everything is uploaded before a run and nothing during it. Writes are acknowledged in the page cache or on the disk, which the raw file's are on; neither
-// is synced.
+// Ours is treated as a disk in use: the log has recycled all its segments before, which for the rows that only write had
+// writes of the row's size in them, everything is uploaded before a run and nothing during it. Writes are acknowledged in
+// the page cache or on the disk, which the raw file's are on; neither is synced.
 func TestBench(t *testing.T) {
 	span, err := time.ParseDuration(os.Getenv("GLIDEFS_BENCH"))
 	if err != nil {
