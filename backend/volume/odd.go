@@ -59,18 +59,17 @@ func (v *Volume) lookLocked(s uint64) (val uint64, in bool) {
 
 // writeOdd writes bytes at any alignment: the two edge sectors are read, completed and written whole. Odd writes go one
 // at a time; only FUSE makes them.
-func (v *Volume) writeOdd(ctx context.Context, p []byte, off int64) error {
+func (v *Volume) writeOdd(ctx context.Context, p []byte, off int64) (seq uint64, err error) {
 	if err := v.takeEdge(ctx); err != nil {
-		return err
+		return 0, err
 	}
 	defer func() { <-v.edge }()
 	lo, hi := off&^(v.sector-1), (off+int64(len(p))+v.sector-1)&^(v.sector-1)
 	buf := make([]byte, hi-lo)
-	err := errMoved
-	for err == errMoved {
-		err = v.tryOdd(ctx, buf, lo, p, int(off-lo))
+	for err = errMoved; err == errMoved; {
+		seq, err = v.tryOdd(ctx, buf, lo, p, int(off-lo))
 	}
-	return err
+	return seq, err
 }
 
 // takeEdge waits for the turn of an odd write. The one before may be waiting for the store, so that ends with ctx, or with
@@ -91,15 +90,14 @@ func (v *Volume) takeEdge(ctx context.Context) error {
 
 // tryOdd reads the edges twice: first to have what is only in the store here, while nothing is held; and again, once there
 // is room in the log, under the guard. Who waits for room must hold no segment: the room may have to come from it.
-func (v *Volume) tryOdd(ctx context.Context, buf []byte, lo int64, p []byte, at int) error {
+func (v *Volume) tryOdd(ctx context.Context, buf []byte, lo int64, p []byte, at int) (seq uint64, err error) {
 	if err := v.readEdges(ctx, buf, lo); err != nil {
-		return err
+		return 0, err
 	}
 	o := ops.Get().(*op)
 	defer o.put()
-	var err error
 	if o.spans, err = v.reserve(ctx, int64(len(buf)), o.spans[:0]); err != nil {
-		return err
+		return 0, err
 	}
 	var g guard
 	v.mu.Lock()
@@ -108,7 +106,7 @@ func (v *Volume) tryOdd(ctx context.Context, buf []byte, lo int64, p []byte, at 
 	defer g.release()
 	if err := v.readEdges(ctx, buf, lo); err != nil {
 		v.log.Abandon(o.spans)
-		return err
+		return 0, err
 	}
 	copy(buf[at:], p)
 	return v.move(o, buf, lo, &g)

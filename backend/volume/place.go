@@ -97,7 +97,7 @@ func (v *Volume) Commit(writes []frontends.Write) error {
 	for i := range writes {
 		v.collect(all, &writes[i])
 	}
-	return v.commit(all, nil)
+	return v.commit(v.append(all, nil))
 }
 
 // collect moves the spans of a write to all, with their records, and empties its placement.

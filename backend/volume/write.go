@@ -33,54 +33,72 @@ func (v *Volume) WriteAt(ctx context.Context, p []byte, off int64, fua bool) err
 	if err := v.check(off, int64(len(p)), true); err != nil || len(p) == 0 {
 		return err
 	}
+	if fua && v.mayBeLate(p, off) {
+		if err := v.writeLate(p, off); err != errNoRoom {
+			return err
+		}
+	}
+	var seq uint64
 	var err error
 	for len(p) > 0 && err == nil {
 		n := min(len(p), v.maxWrite()-int(off&(v.sector-1))) // a crash between two parts leaves every sector old or new
 		if (off|int64(n))&(v.sector-1) == 0 {
-			err = v.write(ctx, p[:n], off)
+			seq, err = v.write(ctx, p[:n], off)
 		} else {
-			err = v.writeOdd(ctx, p[:n], off)
+			seq, err = v.writeOdd(ctx, p[:n], off)
 		}
 		p, off = p[n:], off+int64(n)
 	}
-	if err == nil && fua {
-		err = v.Flush(ctx)
+	if err == nil && fua { // which commits as well: no need to wait for that before
+		return v.failed(v.log.FlushThrough(seq))
 	}
-	return err
+	return v.commit(seq, err)
+}
+
+// commit returns once what was appended up to seq survives the death of the process.
+func (v *Volume) commit(seq uint64, err error) error {
+	if err != nil {
+		return err
+	}
+	return v.failed(v.log.Commit(seq))
 }
 
 // maxWrite is the most that is taken from the log at a time, in bytes: what frontends send at most, less with the tiny
 // segments of tests.
 func (v *Volume) maxWrite() int { return int(min(1<<20, v.log.MaxReserve()/2)) &^ 4095 }
 
-// write moves whole sectors to the log and commits them.
-func (v *Volume) write(ctx context.Context, p []byte, off int64) error {
+// write moves whole sectors to the log.
+func (v *Volume) write(ctx context.Context, p []byte, off int64) (seq uint64, err error) {
 	o := ops.Get().(*op)
 	defer o.put()
-	var err error
 	if o.spans, err = v.reserve(ctx, int64(len(p)), o.spans[:0]); err != nil {
-		return err
+		return 0, err
 	}
 	return v.move(o, p, off, nil)
 }
 
-// move fills the reserved spans and commits them. With a guard the commit is refused (errMoved) when the sectors it
-// watches have changed.
-func (v *Volume) move(o *op, p []byte, off int64, g *guard) error {
+// move fills the reserved spans and appends them. With a guard that is refused (errMoved) when the sectors it watches
+// have changed.
+func (v *Volume) move(o *op, p []byte, off int64, g *guard) (seq uint64, err error) {
 	for i := range o.spans {
 		s := &o.spans[i]
 		n := min(s.Len, int64(len(p)))
 		if err := s.Seg.WriteAt(p[:n], s.Off); err != nil {
 			v.log.Abandon(o.spans)
-			return v.failed(err)
+			return 0, v.failed(err)
 		}
-		o.recs = append(o.recs, wlog.Record{
-			Kind: wlog.KindWrite, Flags: wlog.FlagSum, Sum: crc32.Checksum(p[:n], castagnoli),
-			First: uint64(off / v.sector), Count: uint64(n / v.sector),
-		})
+		o.recs = append(o.recs, v.record(p[:n], off))
 		p, off = p[n:], off+n
 	}
-	return v.commit(o, g)
+	return v.append(o, g)
+}
+
+// record describes whole sectors.
+func (v *Volume) record(p []byte, off int64) wlog.Record {
+	return wlog.Record{
+		Kind: wlog.KindWrite, Flags: wlog.FlagSum, Sum: crc32.Checksum(p, castagnoli),
+		First: uint64(off / v.sector), Count: uint64(int64(len(p)) / v.sector),
+	}
 }
 
 // reserve takes room in the log, counting those who wait.
@@ -94,17 +112,17 @@ func (v *Volume) reserve(ctx context.Context, n int64, spans []wlog.Span) ([]wlo
 	return spans, v.failed(err)
 }
 
-// commit gives the request its place in the write order, points the map at its data and returns once its records
-// survive the death of the process.
-func (v *Volume) commit(o *op, g *guard) error {
+// append gives the request its place in the write order and points the map at its data. It survives the death of the
+// process once the log has committed seq.
+func (v *Volume) append(o *op, g *guard) (seq uint64, err error) {
 	o.recs[len(o.recs)-1].Flags |= wlog.FlagEnd
 	v.mu.Lock()
 	if err := v.refusalLocked(g); err != nil {
 		v.mu.Unlock()
 		v.log.Abandon(o.spans)
-		return err
+		return 0, err
 	}
-	seq := v.log.Append(o.recs, o.spans)
+	seq = v.log.Append(o.recs, o.spans)
 	for i := range o.recs {
 		v.placeLocked(&o.recs[i])
 	}
@@ -113,10 +131,10 @@ func (v *Volume) commit(o *op, g *guard) error {
 	if wake {
 		v.startUploader()
 	}
-	return v.failed(v.log.Commit(seq))
+	return seq, nil
 }
 
-// refusalLocked tells why a request may not be committed. One that was under way when the volume ended must not be: Close
+// refusalLocked tells why a request may not be appended. One that was under way when the volume ended must not be: Close
 // has counted by then what the log holds.
 func (v *Volume) refusalLocked(g *guard) error {
 	if p := v.dead.Load(); p != nil {
@@ -163,7 +181,7 @@ func (v *Volume) WriteZeroes(ctx context.Context, off, n int64) error {
 	}
 	lo, hi := (off+v.sector-1)&^(v.sector-1), (off+n)&^(v.sector-1)
 	if lo > hi { // inside one sector
-		return v.writeOdd(ctx, make([]byte, n), off)
+		return v.commit(v.writeOdd(ctx, make([]byte, n), off))
 	}
 	err := v.zeroBytes(ctx, off, lo)
 	if err == nil {
@@ -180,7 +198,7 @@ func (v *Volume) zeroBytes(ctx context.Context, lo, hi int64) error {
 	if lo == hi {
 		return nil
 	}
-	return v.writeOdd(ctx, make([]byte, hi-lo), lo)
+	return v.commit(v.writeOdd(ctx, make([]byte, hi-lo), lo))
 }
 
 // Discard implements frontends.Disk: the bytes read as zeros from now on; partial edge sectors are kept.
@@ -204,7 +222,7 @@ func (v *Volume) zero(ctx context.Context, lo, hi int64, flags uint8) error {
 			v.mu.punched += int64(step-first) * v.sector
 			v.mu.Unlock()
 			o.recs = append(o.recs, wlog.Record{Kind: wlog.KindZero, Flags: flags, First: first, Count: step - first})
-			first, err = step, v.commit(o, nil)
+			first, err = step, v.commit(v.append(o, nil))
 		}
 		o.put()
 		if err != nil {

@@ -100,24 +100,33 @@ func (l *Log) countLocked(r *Record) {
 // Commit returns once the record of that seq, and so each one before it, survives the death of the process. One caller
 // writes what all have queued.
 func (l *Log) Commit(seq uint64) error {
+	for l.committed.Load() < seq {
+		if err := l.commitStep(seq); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// commitStep leads a pass, or waits for one.
+func (l *Log) commitStep(seq uint64) error {
 	l.mu.Lock()
+	if l.err == nil && l.writing.running && l.committed.Load() < seq {
+		l.writing.wait(seq > l.writing.through)
+		return nil
+	}
 	defer l.mu.Unlock()
-	return l.commitLocked(seq)
+	if l.err == nil && l.committed.Load() < seq {
+		l.writePassLocked()
+	}
+	return l.err
 }
 
 // commitLocked drops and retakes mu.
 func (l *Log) commitLocked(seq uint64) error {
-	for l.committed < seq {
-		switch {
-		case l.err != nil:
-			return l.err
-		case l.writing.running:
-			l.writing.wait(seq)
-		default:
-			l.writePassLocked()
-		}
-	}
-	return nil
+	l.mu.Unlock()
+	defer l.mu.Lock()
+	return l.Commit(seq)
 }
 
 // writePassLocked writes everything pending. It drops and retakes mu.
@@ -132,7 +141,7 @@ func (l *Log) writePassLocked() {
 	if err != nil {
 		l.failLocked(fmt.Errorf("write log %s: %w", l.o.Dir, err))
 	} else {
-		l.committed = through
+		l.committed.Store(through)
 	}
 	l.writing.end()
 }

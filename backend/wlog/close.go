@@ -28,7 +28,8 @@ func (l *Log) Close() error {
 	}
 	err := l.err
 	if err == nil && l.started {
-		err = l.flushLocked(l.tip.Seq)
+		err = l.flush(l.tip.Seq)
+		l.mu.Lock()
 	}
 	l.closed = true
 	l.mu.Unlock()
@@ -45,7 +46,7 @@ func (l *Log) Close() error {
 // finish writes the last head and deletes what the store holds.
 func (l *Log) finish() error {
 	l.mu.Lock()
-	mark, settled := l.durable, l.head.base == l.tip
+	mark, settled := l.durable.Load(), l.head.base == l.tip
 	l.mu.Unlock()
 	err := l.writeHead(mark, true)
 	if settled && errors.Is(err, fs.ErrNotExist) {

@@ -214,7 +214,7 @@ func TestGroupFlush(t *testing.T) {
 func (l *testLog) sleepers(g *gate) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return g.sleeping
+	return g.waiting[0] + g.waiting[1]
 }
 
 func waitFor(t testing.TB, cond func() bool) {

@@ -31,7 +31,7 @@ func (l *Log) writeHead(mark uint64, clean bool) error {
 	l.mu.Lock()
 	l.pruneLocked()
 	h := l.head
-	h.Mark, h.Clean = max(mark, l.durable), clean
+	h.Mark, h.Clean = max(mark, l.durable.Load()), clean
 	p := h.encode()
 	l.mu.Unlock()
 	if err := l.replaceLocked(headName, p); err != nil {

@@ -2,6 +2,7 @@ package wlog
 
 import (
 	"fmt"
+	"math"
 	"slices"
 )
 
@@ -13,41 +14,59 @@ const lazyMark = 64
 // that came before it began. After a failure it returns the same error for ever.
 func (l *Log) Flush() error {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.ahead = l.writeAhead
-	return l.flushLocked(l.last.Seq)
+	return l.flush(l.last.Seq)
 }
 
-// FlushThrough is Flush for whoever needs no more than the records up to seq, and does not wait for it: it is no sign
-// that more flushes will come.
+// FlushThrough is Flush for whoever needs no more than the records up to seq: the pass that runs may have them.
 func (l *Log) FlushThrough(seq uint64) error {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.flushLocked(seq)
+	l.ahead = l.writeAhead
+	return l.flush(seq)
 }
 
-// flushLocked drops and retakes mu.
-func (l *Log) flushLocked(seq uint64) error {
-	for l.err == nil && l.durable < seq {
-		if l.syncing.running {
-			l.syncing.wait(seq)
-		} else {
+// SyncThrough is FlushThrough for whoever does not wait for it: it is no sign that more flushes will come.
+func (l *Log) SyncThrough(seq uint64) error {
+	l.mu.Lock()
+	return l.flush(seq)
+}
+
+// flush drops mu.
+func (l *Log) flush(seq uint64) error {
+	for l.err == nil && l.durable.Load() < seq {
+		if !l.syncing.running {
 			l.syncPassLocked()
+			continue
 		}
+		if l.syncing.wait(seq > l.syncing.through); l.durable.Load() >= seq {
+			return nil
+		}
+		l.mu.Lock()
 	}
+	defer l.mu.Unlock()
 	return l.err
 }
 
 // syncPassLocked makes everything appended so far durable. It drops and retakes mu.
 func (l *Log) syncPassLocked() {
 	l.syncing.gather()
-	if l.durable >= l.marked+lazyMark {
-		l.markLocked(l.durable)
+	l.syncing.begin(math.MaxUint64) // what comes until its end is settled is a part of it
+	l.appendLateLocked()
+	if l.err == nil {
+		l.passLocked()
+	}
+	l.syncing.end()
+}
+
+// passLocked drops and retakes mu.
+func (l *Log) passLocked() {
+	if l.durable.Load() >= l.marked+lazyMark {
+		l.markLocked(l.durable.Load())
 	}
 	l.passes++
 	through := l.tip.Seq
-	l.syncing.begin(through)
-	marked, durable := l.unsummed <= l.durable, through
+	l.syncing.through = through
+	marked, durable := l.unsummed <= l.durable.Load(), through
 	err := l.syncThroughLocked(through)
 	if err == nil && !marked {
 		durable, err = l.markDurablyLocked(through)
@@ -56,9 +75,8 @@ func (l *Log) syncPassLocked() {
 	if err != nil {
 		l.failLocked(err)
 	} else if l.err == nil {
-		l.durable = durable
+		l.durable.Store(durable)
 	}
-	l.syncing.end()
 }
 
 // syncThroughLocked syncs each segment with records up to through. It drops and retakes mu.

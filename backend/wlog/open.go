@@ -173,7 +173,8 @@ func (l *Log) beginLocked(id LogID) {
 	l.head.Incarnations = append(incs, Incarnation{ID: id, First: l.tip.Seq + 1})
 	l.head.BootID = l.o.BootID
 	l.id = id
-	l.durable, l.marked = l.tip.Seq, l.tip.Seq
+	l.durable.Store(l.tip.Seq)
+	l.marked = l.tip.Seq
 }
 
 // freeSettledLocked takes the segments that the log begins after out of it. Before Start only: nobody reads them.

@@ -17,9 +17,9 @@ func (l *Log) Settle(b Barrier) error {
 		return err
 	}
 	l.mu.Lock()
-	if b.Seq > l.durable {
+	if b.Seq > l.durable.Load() {
 		defer l.mu.Unlock()
-		return fmt.Errorf("write log %s: settle %d: only %d is durable", l.o.Dir, b.Seq, l.durable)
+		return fmt.Errorf("write log %s: settle %d: only %d is durable", l.o.Dir, b.Seq, l.durable.Load())
 	}
 	l.settleLocked(b, s)
 	l.kickLocked()
@@ -41,7 +41,7 @@ type surveyed struct {
 func (l *Log) survey(b Barrier) (surveyed, error) {
 	l.mu.Lock()
 	from, old := l.head.base, l.head.Settled
-	segs, through := l.extentsLocked(), l.committed
+	segs, through := l.extentsLocked(), l.committed.Load()
 	l.mu.Unlock()
 	s := surveyed{base: from}
 	if b.samePlace(old) {
@@ -126,7 +126,7 @@ func (l *Log) barrierOfLocked(r *Record) Barrier {
 // incarnation or of a later one, which may upload what an earlier one wrote.
 func (l *Log) Contains(b Barrier) bool {
 	l.mu.Lock()
-	segs, settled, through := l.extentsLocked(), l.head.Settled, l.committed
+	segs, settled, through := l.extentsLocked(), l.head.Settled, l.committed.Load()
 	own, named := l.head.incarnationOf(b.Seq), l.head.byID(b.Log)
 	l.mu.Unlock()
 	if b.samePlace(settled) {
@@ -150,7 +150,7 @@ func (b Barrier) samePlace(o Barrier) bool { return b.Seq == o.Seq && b.Chain ==
 // the disk has lost is a DamageError.
 func (l *Log) Records(after uint64, fn func(Record, *Segment) error) error {
 	l.mu.Lock()
-	segs, through := l.extentsLocked(), l.committed
+	segs, through := l.extentsLocked(), l.committed.Load()
 	last := max(after, l.head.base.Seq)
 	l.mu.Unlock()
 	lost := func() error {

@@ -39,7 +39,8 @@ func (l *Log) verify() error {
 	if l.tip.Seq < v.floor {
 		return v.damage(nil, "it is missing although it was durable: records up to %d are", v.floor)
 	}
-	l.committed, l.floor = l.tip.Seq, v.floor
+	l.committed.Store(l.tip.Seq)
+	l.floor = v.floor
 	l.adopt(extents)
 	return nil
 }

@@ -54,6 +54,9 @@ type Options struct {
 	// Evict is told, without locks, that a settled segment is given up: the volume removes its map entries before it
 	// returns. May block.
 	Evict func(*Segment)
+	// AppendLate appends what FlushLate was called for, without locks, and sets each one's Seq or Err. It must not wait for
+	// room: that may have to come from the flush it is a part of.
+	AppendLate func([]*Late)
 	// Full is told, without locks, when requests begin to wait for room that cannot be made now, when the number or the
 	// cause changes, and with waiting 0 when they no longer do. err is nil when the budget is used up, otherwise
 	// vfs.ErrNoSpace naming the file system.
@@ -102,13 +105,13 @@ type Log struct {
 	id      LogID
 
 	// settled <= base <= durable <= committed <= tip; last <= tip; marked <= durable
-	committed uint64  // written: survives the process
-	durable   uint64  // synced, and recovery would keep it: survives a power cut
-	marked    uint64  // the newest mark record says this
-	unsummed  uint64  // newest record whose data recovery can only trust below a mark
-	floor     uint64  // durable, as far as the last process wrote it down: until Start
-	tip       Barrier // newest record
-	last      Barrier // newest record that is not a mark
+	committed atomic.Uint64 // written: survives the process; read without mu too
+	durable   atomic.Uint64 // synced, and recovery would keep it: survives a power cut; read without mu too
+	marked    uint64        // the newest mark record says this
+	unsummed  uint64        // newest record whose data recovery can only trust below a mark
+	floor     uint64        // durable, as far as the last process wrote it down: until Start
+	tip       Barrier       // newest record
+	last      Barrier       // newest record that is not a mark
 
 	dirtyBytes  int64 // data in records beyond settled
 	dirtyWrites uint64
@@ -119,6 +122,8 @@ type Log struct {
 	filling int        // the one Append adds to
 	dirty   []*Segment // with records that are not durable
 	syncs   []*Segment // scratch of the running flush
+	late    []*Late    // for the next one to append
+	spare   []*Late    // scratch: what late was before
 
 	cur        *Segment   // takes reservations; nil before the first
 	side       *Segment   // open as well, beside a busy cur: see spreadLocked
@@ -204,11 +209,7 @@ func (l *Log) LastBarrier() Barrier {
 func (l *Log) LastSeq() uint64 { return l.LastBarrier().Seq }
 
 // DurableSeq: all records up to it survive a power cut.
-func (l *Log) DurableSeq() uint64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.durable
-}
+func (l *Log) DurableSeq() uint64 { return l.durable.Load() }
 
 // Bytes is what the log holds of the local disk.
 func (l *Log) Bytes() int64 {

@@ -1,0 +1,106 @@
+package volume
+
+import (
+	"errors"
+	"sync"
+
+	"glidefs-appliance/backend/wlog"
+	"glidefs-appliance/frontends"
+)
+
+// errNoRoom: the write has to wait for room in the log, which no flush may.
+var errNoRoom = errors.New("no room")
+
+// gatherBytes is the most that is copied together for one pwrite.
+const gatherBytes = 256 << 10
+
+var (
+	lates   = sync.Pool{New: func() any { return new(wlog.Late) }}
+	gathers = sync.Pool{New: func() any { return &gather{buf: make([]byte, 0, gatherBytes)} }}
+)
+
+// mayBeLate tells which writes are worth a copy: short ones of whole sectors.
+func (v *Volume) mayBeLate(p []byte, off int64) bool {
+	return len(p) <= min(frontends.ShortWrite, v.maxWrite()) && (off|int64(len(p)))&(v.sector-1) == 0
+}
+
+// writeLate has the next flush write p, together with whatever else it finds. errNoRoom: it could not.
+func (v *Volume) writeLate(p []byte, off int64) error {
+	w := lates.Get().(*wlog.Late)
+	defer lates.Put(w)
+	*w = wlog.Late{Data: p, Off: off}
+	err := v.failed(v.log.FlushLate(w))
+	if w.Err != nil {
+		err = w.Err
+	}
+	*w = wlog.Late{}
+	return err
+}
+
+// appendLate writes the data of the group and appends it, each write a request of its own.
+func (v *Volume) appendLate(group []*wlog.Late) {
+	o, g := ops.Get().(*op), gathers.Get().(*gather)
+	defer o.put()
+	defer gathers.Put(g)
+	err := v.moveLate(o, g, group)
+	var seq uint64
+	switch {
+	case err != nil:
+		v.log.Abandon(o.spans)
+	case len(o.recs) > 0:
+		seq, err = v.append(o, nil)
+	}
+	for _, w := range group {
+		if w.Err == nil {
+			w.Seq, w.Err = seq, err
+		}
+	}
+}
+
+// moveLate fills the spans of all that there is room for.
+func (v *Volume) moveLate(o *op, g *gather, group []*wlog.Late) error {
+	for _, w := range group {
+		n, ok := len(o.spans), false
+		if o.spans, ok = v.log.TryReserve(int64(len(w.Data)), o.spans); !ok {
+			w.Err = errNoRoom
+			continue
+		}
+		p, off := w.Data, w.Off
+		for _, s := range o.spans[n:] {
+			if err := g.add(s, p[:s.Len]); err != nil {
+				return v.failed(err)
+			}
+			o.recs = append(o.recs, v.record(p[:s.Len], off))
+			p, off = p[s.Len:], off+s.Len
+		}
+		o.recs[len(o.recs)-1].Flags |= wlog.FlagEnd
+	}
+	return v.failed(g.flush())
+}
+
+// gather puts together what goes to one place.
+type gather struct {
+	seg *wlog.Segment
+	off int64
+	buf []byte
+}
+
+func (g *gather) add(s wlog.Span, p []byte) error {
+	if s.Seg != g.seg || s.Off != g.off+int64(len(g.buf)) || len(g.buf)+len(p) > cap(g.buf) {
+		if err := g.flush(); err != nil {
+			return err
+		}
+		g.seg, g.off = s.Seg, s.Off
+	}
+	g.buf = append(g.buf, p...)
+	return nil
+}
+
+func (g *gather) flush() error {
+	seg, buf := g.seg, g.buf
+	g.seg, g.buf = nil, buf[:0]
+	if len(buf) == 0 {
+		return nil
+	}
+	return seg.WriteAt(buf, g.off)
+}

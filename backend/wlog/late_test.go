@@ -1,0 +1,46 @@
+package wlog
+
+import (
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"glidefs-appliance/backend/vfs"
+)
+
+// TestFlushWhileLateWritesAreAppended: a flush that comes then is served by the pass under way, and does not take the
+// place of one that could lead the next.
+func TestFlushWhileLateWritesAreAppended(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := testOptions(vfs.NewCrash())
+		var l *testLog
+		resume := make(chan struct{})
+		o.AppendLate = func(group []*Late) {
+			<-resume
+			for _, w := range group {
+				w.Seq = l.zero(1, 1)
+			}
+		}
+		l = startLog(t, o, 1)
+		defer l.close()
+		late := func() {
+			w := new(Late)
+			if err := l.FlushLate(w); err != nil || w.Seq == 0 || l.DurableSeq() < w.Seq {
+				t.Errorf("record %d is not durable: %v", w.Seq, err)
+			}
+		}
+		var wg sync.WaitGroup
+		wg.Go(late)
+		synctest.Wait()
+		seq := l.zero(5, 1)
+		wg.Go(l.flush)
+		synctest.Wait()
+		wg.Go(late)
+		synctest.Wait()
+		close(resume)
+		wg.Wait()
+		if l.DurableSeq() < seq {
+			t.Errorf("record %d is not durable", seq)
+		}
+	})
+}
