@@ -26,7 +26,10 @@ func salvage(ctx context.Context, e *env, c *cli.Context) error {
 	}
 	defer d.Close()
 	name, as := c.Args().Get(0), c.Args().Get(1)
-	if err := d.Salvage(ctx, name, as); err != nil {
+	p := newProgress(e, "salvaging "+name)
+	err = d.Salvage(ctx, name, as, p.update)
+	p.end(err == nil)
+	if err != nil {
 		return err
 	}
 	return e.result(map[string]string{"salvaged": name, "as": as}, "disk %q holds what this host had of %q; `%s` drops the log that is no longer needed", as, name, e.command("abandon "+name+" --yes"))

@@ -9,7 +9,7 @@
 //	POST   /v1/disks/{name}/sync          -           stream of Line, ends with Synced
 //	POST   /v1/disks/{name}/resize        Resize   -> Resized
 //	POST   /v1/disks/{name}/verify        -           stream of Line, ends with Verified
-//	POST   /v1/disks/{name}/salvage       Salvage  -> {}
+//	POST   /v1/disks/{name}/salvage       Salvage  -> stream of Line, ends with Salvaged
 //	POST   /v1/disks/{name}/abandon       Abandon  -> Abandoned
 //	GET    /v1/volumes                    []Volume    disks in the store
 //	DELETE /v1/volumes/{name}             {}
@@ -149,7 +149,7 @@ type Synced struct {
 	Left bool `json:"left_by_detach,omitempty"`
 }
 
-// Progress of a sync (bytes of writes) or a verify (bytes of objects).
+// Progress of a sync or a salvage (bytes of writes) or a verify (bytes of objects).
 type Progress struct {
 	Left  int64  `json:"left"`
 	Total int64  `json:"total"`
@@ -162,6 +162,7 @@ type Line struct {
 	Error    *Error    `json:"error,omitempty"`
 	Synced   *Synced   `json:"synced,omitempty"`
 	Verified *Verified `json:"verified,omitempty"`
+	Salvaged *Salvage  `json:"salvaged,omitempty"`
 }
 
 // Range is a run of bytes of a disk.

@@ -84,8 +84,9 @@ func (c *Client) Resize(ctx context.Context, name string, size int64) (r api.Res
 }
 
 // Salvage makes the disk as of what this host has of name.
-func (c *Client) Salvage(ctx context.Context, name, as string) error {
-	return c.call(ctx, http.MethodPost, disk(name, "salvage"), api.Salvage{As: as}, nil)
+func (c *Client) Salvage(ctx context.Context, name, as string, progress func(api.Progress)) error {
+	_, err := c.stream(ctx, disk(name, "salvage"), api.Salvage{As: as}, progress)
+	return err
 }
 
 // Abandon drops this host's log of a disk.
@@ -110,7 +111,7 @@ func (c *Client) GC(ctx context.Context, g api.GC) (r api.Collected, err error) 
 
 // Sync uploads everything written up to now; progress is called about once a second.
 func (c *Client) Sync(ctx context.Context, name string, progress func(api.Progress)) (api.Synced, error) {
-	last, err := c.stream(ctx, disk(name, "sync"), progress)
+	last, err := c.stream(ctx, disk(name, "sync"), struct{}{}, progress)
 	if err != nil || last.Synced == nil {
 		return api.Synced{}, err
 	}
@@ -119,7 +120,7 @@ func (c *Client) Sync(ctx context.Context, name string, progress func(api.Progre
 
 // Verify reads and checks every object of a disk.
 func (c *Client) Verify(ctx context.Context, name string, progress func(api.Progress)) (api.Verified, error) {
-	last, err := c.stream(ctx, disk(name, "verify"), progress)
+	last, err := c.stream(ctx, disk(name, "verify"), struct{}{}, progress)
 	if err != nil || last.Verified == nil {
 		return api.Verified{}, err
 	}
@@ -157,8 +158,8 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 }
 
 // stream sends one request and returns the last line of the answer.
-func (c *Client) stream(ctx context.Context, path string, progress func(api.Progress)) (api.Line, error) {
-	body, err := c.send(ctx, http.MethodPost, path, struct{}{})
+func (c *Client) stream(ctx context.Context, path string, in any, progress func(api.Progress)) (api.Line, error) {
+	body, err := c.send(ctx, http.MethodPost, path, in)
 	if err != nil {
 		return api.Line{}, err
 	}

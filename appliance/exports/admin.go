@@ -163,15 +163,15 @@ func (m *Manager) verify(ctx context.Context, name string, progress func(api.Pro
 }
 
 // Salvage makes the disk as of the last instant that this host had in the store plus its log.
-func (m *Manager) Salvage(ctx context.Context, name, as string) error {
+func (m *Manager) Salvage(ctx context.Context, name, as string, progress func(api.Progress)) error {
 	if err := checkName(as); err != nil {
 		return err
 	}
-	_, err := bounded(ctx, m, func(ctx context.Context) (struct{}, error) { return struct{}{}, m.salvage(ctx, name, as) })
+	_, err := bounded(ctx, m, func(ctx context.Context) (struct{}, error) { return struct{}{}, m.salvage(ctx, name, as, progress) })
 	return err
 }
 
-func (m *Manager) salvage(ctx context.Context, name, as string) error {
+func (m *Manager) salvage(ctx context.Context, name, as string, progress func(api.Progress)) error {
 	release, err := m.idle(ctx, name, "being salvaged")
 	if err != nil {
 		return err
@@ -180,7 +180,9 @@ func (m *Manager) salvage(ctx context.Context, name, as string) error {
 	if !m.hasLog(name) {
 		return failure(api.CodeNotFound, "there is nothing to salvage: this host has no write log of disk %q", name)
 	}
-	if err := volume.Salvage(ctx, m.o.Host, name, as); err != nil {
+	r := m.reports(ctx, progress)
+	defer r.end()
+	if err := volume.Salvage(ctx, m.o.Host, name, as, func(done, total int64) { r.say(total-done, total) }); err != nil {
 		if errors.Is(err, volume.ErrExists) {
 			return m.explain(as, err)
 		}

@@ -39,17 +39,17 @@ func New(m *exports.Manager, d api.Daemon, metrics http.Handler, ending func() b
 	mux.HandleFunc("POST /v1/disks/{name}/resize", call(s, func(ctx context.Context, name string, r api.Resize) (any, error) {
 		return m.Resize(ctx, name, r.Size)
 	}))
-	mux.HandleFunc("POST /v1/disks/{name}/salvage", call(s, func(ctx context.Context, name string, a api.Salvage) (any, error) {
-		return struct{}{}, m.Salvage(ctx, name, a.As)
+	mux.HandleFunc("POST /v1/disks/{name}/salvage", stream(func(ctx context.Context, name string, a api.Salvage, p func(api.Progress)) (api.Line, error) {
+		return api.Line{Salvaged: &a}, m.Salvage(ctx, name, a.As, p)
 	}))
 	mux.HandleFunc("POST /v1/disks/{name}/abandon", call(s, func(ctx context.Context, name string, a api.Abandon) (any, error) {
 		return m.Abandon(ctx, name, a.Dry)
 	}))
-	mux.HandleFunc("POST /v1/disks/{name}/sync", stream(func(ctx context.Context, name string, p func(api.Progress)) (api.Line, error) {
+	mux.HandleFunc("POST /v1/disks/{name}/sync", stream(func(ctx context.Context, name string, _ struct{}, p func(api.Progress)) (api.Line, error) {
 		r, err := m.Sync(ctx, name, p)
 		return api.Line{Synced: &r}, err
 	}))
-	mux.HandleFunc("POST /v1/disks/{name}/verify", stream(func(ctx context.Context, name string, p func(api.Progress)) (api.Line, error) {
+	mux.HandleFunc("POST /v1/disks/{name}/verify", stream(func(ctx context.Context, name string, _ struct{}, p func(api.Progress)) (api.Line, error) {
 		r, err := m.Verify(ctx, name, p)
 		return api.Line{Verified: &r}, err
 	}))
@@ -86,7 +86,7 @@ func call[In any](s *handler, do func(ctx context.Context, name string, in In) (
 	return s.answer(func(r *http.Request) (any, error) {
 		var in In
 		if err := decode(r.Body, &in); err != nil {
-			return nil, &api.Error{Code: api.CodeInvalid, Message: "request body: " + err.Error()}
+			return nil, err
 		}
 		return do(r.Context(), r.PathValue("name"), in)
 	})
@@ -95,11 +95,12 @@ func call[In any](s *handler, do func(ctx context.Context, name string, in In) (
 func decode(body io.Reader, into any) error {
 	d := json.NewDecoder(body)
 	d.DisallowUnknownFields()
-	if err := d.Decode(into); err != nil {
-		return err
+	err := d.Decode(into)
+	if err == nil && d.More() {
+		err = errors.New("more than one JSON value")
 	}
-	if d.More() {
-		return errors.New("more than one JSON value")
+	if err != nil {
+		return &api.Error{Code: api.CodeInvalid, Message: "request body: " + err.Error()}
 	}
 	return nil
 }

@@ -15,15 +15,22 @@ const progressEvery = 200 * time.Millisecond
 
 // stream answers with one JSON line per progress report and one for the end. The operation never waits for the client:
 // reports overwrite each other until the writer takes the last.
-func stream(do func(ctx context.Context, name string, progress func(api.Progress)) (api.Line, error)) http.HandlerFunc {
+func stream[In any](do func(ctx context.Context, name string, in In, progress func(api.Progress)) (api.Line, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
+		var in In
+		if r.ContentLength != 0 {
+			if err := decode(r.Body, &in); err != nil {
+				fail(w, err)
+				return
+			}
+		}
 		w.Header().Set("Content-Type", "application/x-ndjson")
 		out := &lines{w: w}
 		latest := make(chan api.Progress, 1)
 		stop := make(chan struct{})
 		var writer sync.WaitGroup
 		writer.Go(func() { out.follow(latest, stop) })
-		last, err := do(r.Context(), r.PathValue("name"), func(p api.Progress) {
+		last, err := do(r.Context(), r.PathValue("name"), in, func(p api.Progress) {
 			select {
 			case <-latest:
 			default:

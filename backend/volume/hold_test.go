@@ -82,7 +82,7 @@ func TestSalvageDuringASweep(t *testing.T) {
 			a, b := takenOver(t, levels, old)
 			b.replaces()
 			salvaged := errors.New("it did not happen")
-			st := &interrupted{Store: b.st, class: store.GC, by: func() { salvaged = Salvage(t.Context(), a.h, "d", "rescue") }}
+			st := &interrupted{Store: b.st, class: store.GC, by: func() { salvaged = Salvage(t.Context(), a.h, "d", "rescue", func(int64, int64) {}) }}
 			rep, err := gc.Run(t.Context(), st, gc.Options{})
 			if err != nil || rep.Deleted == 0 || salvaged != nil {
 				t.Fatalf("%+v, %v, salvage: %v", rep, err, salvaged)
@@ -112,13 +112,13 @@ func TestSalvageWhileTheOwnerReplaces(t *testing.T) {
 			a, b := takenOver(t, levels, old)
 			before := b.v.currentView().man
 			a.h.Store = &interrupted{Store: a.st, key: manifest.Key("rescue"), by: b.replaces}
-			if err := Salvage(t.Context(), a.h, "d", "rescue"); !errors.Is(err, errIncomplete) {
+			if err := Salvage(t.Context(), a.h, "d", "rescue", func(int64, int64) {}); !errors.Is(err, errIncomplete) {
 				t.Errorf("levels %v: %v", levels, err)
 			}
 			if _, err := manifest.ReadToDelete(t.Context(), b.st, "rescue"); !errors.Is(err, store.ErrNotFound) {
 				t.Errorf("levels %v: the disk is there: %v", levels, err)
 			}
-			if err := Salvage(t.Context(), a.h, "d", "rescue"); err != nil { // with copies
+			if err := Salvage(t.Context(), a.h, "d", "rescue", func(int64, int64) {}); err != nil { // with copies
 				t.Errorf("levels %v: again: %v", levels, err)
 			}
 			if shared, others := a.rescued(before); shared > 0 || others == 0 {
@@ -170,7 +170,7 @@ func TestSalvageCopiesNoMoreThanItMust(t *testing.T) {
 			if young {
 				b.replaces()
 			}
-			if err := Salvage(t.Context(), a.h, "d", "rescue"); err != nil {
+			if err := Salvage(t.Context(), a.h, "d", "rescue", func(int64, int64) {}); err != nil {
 				t.Fatal(err)
 			}
 			if shared, _ := a.rescued(before); shared != len(before.Tail) || shared == 0 {

@@ -226,7 +226,7 @@ func TestLogThatCannotBeLookedAt(t *testing.T) {
 	if _, err := Open(t.Context(), r.h, "a", OpenOptions{}); !errors.Is(err, syscall.EMFILE) {
 		t.Errorf("open: %v", err)
 	}
-	if err := Salvage(t.Context(), r.h, "a", "b"); !errors.Is(err, syscall.EMFILE) {
+	if err := Salvage(t.Context(), r.h, "a", "b", func(int64, int64) {}); !errors.Is(err, syscall.EMFILE) {
 		t.Errorf("salvage: %v", err)
 	}
 	fault.Before(nil)

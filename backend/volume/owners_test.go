@@ -114,10 +114,17 @@ func (s *site) isForeign(err error, writes uint64) {
 func (s *site) salvaged(want []byte, writes uint64) {
 	s.t.Helper()
 	ctx := s.t.Context()
-	if err := Salvage(ctx, s.h, "d", "rescue"); err != nil {
-		s.t.Fatal(err)
+	var before, size int64
+	err := Salvage(ctx, s.h, "d", "rescue", func(done, total int64) {
+		if done <= before || done > total {
+			s.t.Errorf("%d of %d bytes after %d", done, total, before)
+		}
+		before, size = done, total
+	})
+	if err != nil || before != size || writes > 0 && size == 0 {
+		s.t.Fatalf("%d of %d bytes: %v", before, size, err)
 	}
-	if err := Salvage(ctx, s.h, "d", "rescue"); !errors.Is(err, ErrExists) {
+	if err := Salvage(ctx, s.h, "d", "rescue", func(int64, int64) {}); !errors.Is(err, ErrExists) {
 		s.t.Errorf("salvage over a disk: %v", err)
 	}
 	v := s.rig.open(s.t, "rescue", OpenOptions{})
@@ -483,7 +490,7 @@ func TestStrandedLogIsLetGo(t *testing.T) {
 	}
 	held := h.Budget.Used()
 	for range 2 {
-		if err := Salvage(t.Context(), h, "d", "rescue"); err != nil && !errors.Is(err, ErrExists) {
+		if err := Salvage(t.Context(), h, "d", "rescue", func(int64, int64) {}); err != nil && !errors.Is(err, ErrExists) {
 			t.Fatal(err)
 		}
 		if _, err := Abandon(t.Context(), h, "d", true); err != nil {
@@ -530,7 +537,7 @@ func TestSalvageNeedsTheWholeInstant(t *testing.T) {
 			if collect(t, b.st).Deleted == 0 {
 				t.Fatal("nothing was swept")
 			}
-			if err := Salvage(t.Context(), a.h, "d", "rescue"); !errors.Is(err, errIncomplete) {
+			if err := Salvage(t.Context(), a.h, "d", "rescue", func(int64, int64) {}); !errors.Is(err, errIncomplete) {
 				t.Errorf("levels %v: salvage: %v", levels, err)
 			}
 			collect(t, b.st) // goes on

@@ -119,7 +119,7 @@ func TestSalvageThatMayYetComeToBe(t *testing.T) {
 		f := storetest.NewFault(a.st)
 		a.st = f
 		f.Always(storetest.On(store.OpPut, "volumes/rescue/"), storetest.Fail(store.ErrDenied))
-		if err := Salvage(t.Context(), a.start(t), "d", "rescue"); !errors.Is(err, manifest.ErrUnsettled) {
+		if err := Salvage(t.Context(), a.start(t), "d", "rescue", func(int64, int64) {}); !errors.Is(err, manifest.ErrUnsettled) {
 			t.Fatal(err)
 		}
 		var open *gc.OpenError

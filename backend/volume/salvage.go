@@ -39,8 +39,8 @@ func stranded(h *Host, name string) (*Volume, *manifest.Manifest, error) {
 }
 
 // Salvage makes a new, detached disk of the last instant this host had in the store plus its log. The old disk and the
-// log stay as they are.
-func Salvage(ctx context.Context, h *Host, name, newName string) error {
+// log stay as they are. progress is told how much of the log is in the store, in bytes, after each batch.
+func Salvage(ctx context.Context, h *Host, name, newName string, progress func(done, total int64)) error {
 	if err := manifest.ValidName(newName); err != nil {
 		return err
 	}
@@ -50,13 +50,13 @@ func Salvage(ctx context.Context, h *Host, name, newName string) error {
 	if err != nil {
 		return fmt.Errorf("salvage %s: %w", name, err)
 	}
-	if err := v.salvage(ctx, m.Clone(), newName); err != nil {
+	if err := v.salvage(ctx, m.Clone(), newName, progress); err != nil {
 		return fmt.Errorf("salvage %s: %w", name, err)
 	}
 	return nil
 }
 
-func (v *Volume) salvage(ctx context.Context, m *manifest.Manifest, newName string) error {
+func (v *Volume) salvage(ctx context.Context, m *manifest.Manifest, newName string, progress func(done, total int64)) error {
 	if _, err := manifest.Read(ctx, v.host.Store, newName); !errors.Is(err, store.ErrNotFound) || errors.Is(err, manifest.ErrDeleting) {
 		return errors.Join(fmt.Errorf("%w: %q", ErrExists, newName), err)
 	}
@@ -70,7 +70,7 @@ func (v *Volume) salvage(ctx context.Context, m *manifest.Manifest, newName stri
 	if err != nil {
 		return err
 	}
-	err = v.salvageInto(ctx, known, m)
+	err = v.salvageInto(ctx, known, m, progress)
 	if !errors.Is(err, manifest.ErrUnsettled) { // else the disk may come to be yet
 		done()
 	}
@@ -78,8 +78,13 @@ func (v *Volume) salvage(ctx context.Context, m *manifest.Manifest, newName stri
 }
 
 // salvageInto makes the disk m, known as far as it is in the store, of that and the log.
-func (v *Volume) salvageInto(ctx context.Context, known, m *manifest.Manifest) error {
+func (v *Volume) salvageInto(ctx context.Context, known, m *manifest.Manifest, progress func(done, total int64)) error {
 	var w manifest.Window
+	var done int64
+	total, err := v.bytesAfter(m.Barrier.Seq)
+	if err != nil {
+		return err
+	}
 	for after := m.Barrier.Seq; ; {
 		b, err := v.cut(after)
 		if err != nil {
@@ -92,9 +97,20 @@ func (v *Volume) salvageInto(ctx context.Context, known, m *manifest.Manifest) e
 			return err
 		}
 		after = b.barrier.Seq
+		done += b.bytes
+		progress(done, total)
 	}
 	m.Closed = true
 	return v.settleNew(ctx, known, m, &w)
+}
+
+// bytesAfter counts what was written after seq.
+func (v *Volume) bytesAfter(seq uint64) (n int64, err error) {
+	err = v.log.Records(seq, func(r wlog.Record, _ *wlog.Segment) error {
+		n += int64(r.Len)
+		return nil
+	})
+	return n, err
 }
 
 // settleNew makes the new disk, of which known are the old one's objects, so that no collector takes any of it.
