@@ -38,7 +38,7 @@ func (v *Volume) sectors(off, n int64) (first, end uint64) {
 }
 
 // readView reads what the log does not have: from the clean cache when all of it is there, else from the store, which
-// may take Tuning.ReadTimeout.
+// may take Tuning.ReadTimeout, or until the volume ends.
 func (v *Volume) readView(ctx context.Context, vw *view, p []byte, off int64) error {
 	first, end := v.sectors(off, int64(len(p)))
 	r := v.resolver()
@@ -49,9 +49,13 @@ func (v *Volume) readView(ctx context.Context, vw *view, p []byte, off int64) er
 	}
 	ctx, cancel := context.WithTimeout(store.With(ctx, store.Guest), v.host.Tuning.ReadTimeout)
 	defer cancel()
+	defer context.AfterFunc(v.ctx, cancel)()
 	err := v.readStore(ctx, vw, r, p, off)
 	if isGone(err) {
 		vw, err = v.readLater(ctx, vw, r, p, off, err)
+	}
+	if err != nil && v.ctx.Err() != nil {
+		return v.ended()
 	}
 	v.noteStore(err)
 	v.readahead(vw, off, int64(len(p)))

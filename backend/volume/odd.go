@@ -79,10 +79,7 @@ func (v *Volume) takeEdge(ctx context.Context) error {
 	case v.edge <- struct{}{}:
 		return nil
 	case <-v.ctx.Done():
-		if p := v.dead.Load(); p != nil {
-			return *p
-		}
-		return ErrClosed
+		return v.ended()
 	case <-ctx.Done():
 		return fmt.Errorf("write %s: %w", v.name, ctx.Err())
 	}

@@ -124,6 +124,14 @@ func (v *Volume) die(err error) {
 	}
 }
 
+// ended tells why, when v.ctx has.
+func (v *Volume) ended() error {
+	if p := v.dead.Load(); p != nil {
+		return *p
+	}
+	return ErrClosed
+}
+
 // takeManifest waits for the turn to update the manifest: updates take requests, so waiting ends with ctx.
 func (v *Volume) takeManifest(ctx context.Context) error {
 	select {
