@@ -22,14 +22,18 @@ import (
 //  3. waste: where discards hide much, the tail goes down with its inline packs, and its zeros to the last level;
 //  4. level: a level over its size gives packs to the next.
 //
-// A pack that is gone from the store or damaged (lostPacks) stays where it is, and so does the order of what is above and
+// A pack that is gone from the store or damaged (lostObjects) stays where it is, and so does the order of what is above and
 // below it:
 //
 //   - in the tail: what is older goes down first, and then it goes itself, as it is, into level 0 or a level of its own;
 //   - in a level: what would have to be merged with it goes into a new level right above.
 //
-// So a lost pack parts the levels in two, above and below; each part is compacted as if it were alone, and a disk takes at
-// most twice the room. Nothing marks such levels: once the pack can be read, or is overwritten, merges take it along.
+// So does a level of which a map page is gone or damaged: nobody knows any more what it has. Zeros above it stay, as they
+// may hide some of that.
+//
+// So what is lost parts the levels in two, above and below; each part is compacted as if it were alone, and a disk takes at
+// most twice the room. Nothing marks such levels: once the object can be read, or the pack is overwritten, merges take it
+// along.
 // Rejected: packs that refer to frames of others would keep one set of levels, but a pack whose index is lost too can't be
 // referred to, and every reader and the collector would have to know of it.
 
@@ -103,7 +107,7 @@ func (v *Volume) nextStep() func(context.Context) error {
 	limit := uint64(v.host.Tuning.LevelBytes)
 	_, lost := v.lost.total() // these can't go
 	for i, l := range vw.man.Levels {
-		if l.Bytes > limit+lost {
+		if l.Bytes > limit+lost && !v.lost.hasLevel(l) {
 			return func(ctx context.Context) error { return v.mergeLevel(ctx, vw, i) }
 		}
 		limit *= 8
@@ -214,14 +218,19 @@ const mergeTails = 2
 func (v *Volume) park(ctx context.Context, s source) error {
 	out := output{v: v, w: manifest.Window{Local: time.Now()}}
 	return out.publish(ctx, func(next *manifest.Manifest) error {
-		older, err := v.refs(ctx, level(next, 0), s.ref.First, s.ref.End, 1)
-		if err != nil {
-			return err
+		above := len(next.Levels) == 0 || v.lost.hasLevel(next.Levels[0])
+		if !above {
+			older, err := v.refs(ctx, next.Levels[0], s.ref.First, s.ref.End, 1)
+			if err != nil {
+				return err
+			}
+			above = len(older) > 0
 		}
-		if len(older) > 0 || len(next.Levels) == 0 {
+		if above {
 			next.Levels = slices.Insert(next.Levels, 0, manifest.Root{})
 		}
-		next.Levels[0], err = v.host.Pages.Update(ctx, next.Levels[0], s.ref.First, s.ref.End, []pack.Ref{s.ref})
+		var err error
+		next.Levels[0], err = v.update(ctx, next.Levels[0], s.ref.First, s.ref.End, []pack.Ref{s.ref})
 		next.Tail = without(next.Tail, []source{s})
 		return err
 	})
@@ -251,7 +260,11 @@ func (v *Volume) mergeWaste(ctx context.Context, vw *view) error {
 // sink moves the packs of level i that overlap [first, end) and have zeros, with some neighbours, into the next level.
 func (v *Volume) sink(ctx context.Context, i int, first, end uint64) error {
 	for first < end {
-		packs, err := v.refs(ctx, v.currentView().man.Levels[i], first, end, mergeStep)
+		l := v.currentView().man.Levels[i]
+		if v.lost.hasLevel(l) {
+			return nil
+		}
+		packs, err := v.refs(ctx, l, first, end, mergeStep)
 		if err != nil || len(packs) == 0 {
 			return err
 		}
@@ -304,7 +317,7 @@ func (v *Volume) lowering(ctx context.Context, i int, packs []source) (*merge, e
 func (v *Volume) lower(ctx context.Context, mg *merge) error {
 	first, end := bounds(mg.uppers)
 	return mg.run(ctx, func(next *manifest.Manifest) error {
-		root, err := v.host.Pages.Update(ctx, next.Levels[mg.into-1], first, end, nil)
+		root, err := v.update(ctx, next.Levels[mg.into-1], first, end, nil)
 		next.Levels[mg.into-1] = root
 		return err
 	})
@@ -320,10 +333,23 @@ func (v *Volume) refs(ctx context.Context, level manifest.Root, first, end uint6
 		out = append(out, source{ref: r})
 		return nil
 	})
-	if errors.Is(err, errCut) {
-		err = nil
+	switch {
+	case err == nil || errors.Is(err, errCut):
+		v.lost.found(level.Page)
+		return out, nil
+	case isLost(err):
+		err = unreadLevel(level, err)
 	}
-	return out, err
+	return nil, err
+}
+
+// update puts packs in the place of what a level has in [first, end).
+func (v *Volume) update(ctx context.Context, level manifest.Root, first, end uint64, packs []pack.Ref) (manifest.Root, error) {
+	root, err := v.host.Pages.Update(ctx, level, first, end, packs)
+	if isLost(err) {
+		err = unreadLevel(level, err)
+	}
+	return root, err
 }
 
 func bounds(s []source) (first, end uint64) {
@@ -342,9 +368,10 @@ type merge struct {
 	into   int
 	lo, hi uint64
 	whole  bool // hi may not be lowered: uppers leave their place with this step
-	fresh  bool // a lost pack is in the way: into is a new level, and what was there is the next
+	fresh  bool // what is lost is in the way: into is a new level, and what was there is the next
 	old    []source
 	deeper []source // packs below level into that a zero extent could hide
+	blind  bool     // there are others, in a lost level
 }
 
 func level(m *manifest.Manifest, i int) manifest.Root {
@@ -361,24 +388,32 @@ func (mg *merge) collect(ctx context.Context) error {
 	if mg.whole {
 		most = 1 << 20
 	}
-	old, err := mg.v.refs(ctx, level(vw.man, mg.into), mg.lo, mg.hi, most)
-	if err != nil {
-		return err
-	}
-	if !mg.whole && len(old) > mergeStep {
-		mg.hi, old = old[mergeStep].ref.First, old[:mergeStep]
+	into := level(vw.man, mg.into)
+	if mg.fresh = mg.v.lost.hasLevel(into); !mg.fresh {
+		old, err := mg.v.refs(ctx, into, mg.lo, mg.hi, most)
+		if err != nil {
+			return err
+		}
+		if !mg.whole && len(old) > mergeStep {
+			mg.hi, old = old[mergeStep].ref.First, old[:mergeStep]
+		}
+		mg.old, mg.fresh = old, slices.ContainsFunc(old, mg.v.lost.has)
 	}
 	deeper := mg.into + 1
-	if mg.fresh = slices.ContainsFunc(old, mg.v.lost.has); mg.fresh {
-		old, deeper = nil, mg.into
+	if mg.fresh {
+		mg.old, deeper = nil, mg.into
 	}
-	mg.old = old
-	if len(old) > 0 {
-		first, end := bounds(old)
+	if len(mg.old) > 0 {
+		first, end := bounds(mg.old)
 		mg.lo, mg.hi = min(mg.lo, first), max(mg.hi, end)
 	}
 	for i := deeper; i < len(vw.man.Levels); i++ {
-		below, err := mg.v.refs(ctx, vw.man.Levels[i], mg.lo, mg.hi, 1<<20)
+		l := vw.man.Levels[i]
+		if mg.v.lost.hasLevel(l) {
+			mg.blind = true
+			continue
+		}
+		below, err := mg.v.refs(ctx, l, mg.lo, mg.hi, 1<<20)
 		if err != nil {
 			return err
 		}
@@ -392,7 +427,7 @@ func (mg *merge) run(ctx context.Context, also func(*manifest.Manifest) error) e
 	v := mg.v
 	m := merger{host: v.host, sector: v.sector, packs: slices.Concat(mg.uppers, mg.old)}
 	m.dead = func(first, end uint64) bool {
-		return !slices.ContainsFunc(mg.deeper, func(s source) bool { return s.overlaps(first, end) })
+		return !mg.blind && !slices.ContainsFunc(mg.deeper, func(s source) bool { return s.overlaps(first, end) })
 	}
 	out := output{v: v}
 	if err := out.write(ctx, &m, mg.lo, mg.hi); err != nil {
@@ -406,7 +441,7 @@ func (mg *merge) run(ctx context.Context, also func(*manifest.Manifest) error) e
 		for len(next.Levels) <= mg.into {
 			next.Levels = append(next.Levels, manifest.Root{})
 		}
-		root, err := v.host.Pages.Update(ctx, next.Levels[mg.into], mg.lo, mg.hi, out.refs)
+		root, err := v.update(ctx, next.Levels[mg.into], mg.lo, mg.hi, out.refs)
 		if err != nil {
 			return err
 		}

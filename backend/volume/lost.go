@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"glidefs-appliance/backend/manifest"
 	"glidefs-appliance/backend/pack"
 	"glidefs-appliance/backend/store"
 )
@@ -15,70 +16,88 @@ func isLost(err error) bool {
 	return errors.Is(err, pack.ErrDamaged) || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrRange)
 }
 
-// unreadError is that of a merge, with the pack that it could not read.
+// unreadError is that of a merge, with what it could not read.
 type unreadError struct {
-	ref pack.Ref
-	err error
+	what string // "pack", or "level"
+	hash pack.Hash
+	size uint64 // in bytes, of a pack
+	err  error
 }
+
+func unreadPack(r pack.Ref, err error) error {
+	return &unreadError{"pack", r.Hash, uint64(r.Size), err}
+}
+
+// unreadLevel names a level by its first page, whichever of its pages it is.
+func unreadLevel(l manifest.Root, err error) error { return &unreadError{"level", l.Page, 0, err} }
 
 func (e *unreadError) Error() string { return e.err.Error() }
 func (e *unreadError) Unwrap() error { return e.err }
 
-// lostPacks are those that merges could not read and leave where they are, so that one that comes back (from a backup, from
-// another version of the object) is read again as if nothing had happened. It is found out anew after each attach, and
-// tried again now and then: what was overwritten since is not read, and a pack of which nothing else is left goes. A leaf
-// lock.
-type lostPacks struct {
-	mu    sync.Mutex
-	packs map[pack.Hash]lostPack
+// lostObjects are packs, and levels with a map page, that merges could not read and leave where they are, so that an object
+// that comes back (from a backup, from another version of it) is read again as if nothing had happened. It is found out
+// anew after each attach, and tried again now and then: what was overwritten since is not read, and a pack of which nothing
+// else is left goes. A leaf lock.
+type lostObjects struct {
+	mu   sync.Mutex
+	seen map[pack.Hash]lostObject
 }
 
-type lostPack struct {
+type lostObject struct {
 	size  uint64
 	tried time.Time
 }
 
-// lostFor is how long a merge does without a pack before one tries it again.
+// lostFor is how long merges do without an object before one tries it again.
 const lostFor = time.Hour
 
-func (l *lostPacks) add(r pack.Ref) {
+func (l *lostObjects) add(u *unreadError) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.packs == nil {
-		l.packs = map[pack.Hash]lostPack{}
+	if l.seen == nil {
+		l.seen = map[pack.Hash]lostObject{}
 	}
-	l.packs[r.Hash] = lostPack{uint64(r.Size), time.Now()}
+	l.seen[u.hash] = lostObject{u.size, time.Now()}
 }
 
 // has tells whether a merge should do without s.
-func (l *lostPacks) has(s source) bool {
+func (l *lostObjects) has(s source) bool { return l.named(s.ref.Hash) }
+
+// hasLevel tells whether merges should leave a level alone.
+func (l *lostObjects) hasLevel(r manifest.Root) bool { return r.Packs > 0 && l.named(r.Page) }
+
+func (l *lostObjects) named(h pack.Hash) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	p, ok := l.packs[s.ref.Hash]
+	p, ok := l.seen[h]
 	return ok && time.Since(p.tried) < lostFor
 }
 
 // forget takes out what a merge could do with.
-func (l *lostPacks) forget(packs []source) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+func (l *lostObjects) forget(packs []source) {
 	for _, s := range packs {
-		delete(l.packs, s.ref.Hash)
+		l.found(s.ref.Hash)
 	}
 }
 
-// total is how many there are, and their bytes.
-func (l *lostPacks) total() (n int, bytes uint64) {
+func (l *lostObjects) found(h pack.Hash) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, p := range l.packs {
+	delete(l.seen, h)
+}
+
+// total is how many there are, and the bytes of the packs.
+func (l *lostObjects) total() (n int, bytes uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, p := range l.seen {
 		bytes += p.size
 	}
-	return len(l.packs), bytes
+	return len(l.seen), bytes
 }
 
 // cutAt returns the first run of packs without lost ones.
-func (l *lostPacks) cutAt(packs []source) []source {
+func (l *lostObjects) cutAt(packs []source) []source {
 	for len(packs) > 0 && l.has(packs[0]) {
 		packs = packs[1:]
 	}
@@ -89,7 +108,7 @@ func (l *lostPacks) cutAt(packs []source) []source {
 }
 
 // oldest returns the position of the oldest lost pack of a tail, -1 if there is none.
-func (l *lostPacks) oldest(tail []source) int {
+func (l *lostObjects) oldest(tail []source) int {
 	for i := len(tail) - 1; i >= 0; i-- {
 		if l.has(tail[i]) {
 			return i
@@ -98,7 +117,7 @@ func (l *lostPacks) oldest(tail []source) int {
 	return -1
 }
 
-// goAround tells whether compaction can go on after the error of a step: it does without the pack that can't be read.
+// goAround tells whether compaction can go on after the error of a step: it does without what can't be read.
 func (v *Volume) goAround(err error) bool {
 	var unread *unreadError
 	if !errors.As(err, &unread) || !isLost(err) {
@@ -107,7 +126,7 @@ func (v *Volume) goAround(err error) bool {
 	if !errors.Is(err, ErrDamaged) { // else it was counted where it was found
 		err = v.host.damage("object that the manifest names", err)
 	}
-	v.lost.add(unread.ref)
-	v.host.Log.Warn("compaction goes around a pack that can't be read", "disk", v.name, "pack", unread.ref.Hash, "err", err)
+	v.lost.add(unread)
+	v.host.Log.Warn("compaction goes around what can't be read", "disk", v.name, unread.what, unread.hash, "err", err)
 	return true
 }

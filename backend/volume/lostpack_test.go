@@ -19,13 +19,19 @@ import (
 
 // TestLostPacks damages packs, or takes them away, while a disk goes on for hundreds of batches. It is compacted as far as
 // one whose packs are sound; what the lost packs held is EIO, all else right, until it is overwritten or the pack is back.
-func TestLostPacks(t *testing.T) {
+func TestLostPacks(t *testing.T) { testLost(t, false) }
+
+// TestLostPages is that for the pages of levels: nothing of a level whose page is lost can be read or merged.
+func TestLostPages(t *testing.T) { testLost(t, true) }
+
+func testLost(t *testing.T, pages bool) {
 	total := 0
 	eachSeed(t, 6*time.Second, func(t *testing.T, seed uint64) {
 		synctest.Test(t, func(t *testing.T) {
 			sound := newLoss(t, seed, 0)
 			sound.run(240)
 			hurt := newLoss(t, seed, 1+int(seed%2))
+			hurt.pages = pages
 			hurt.run(240)
 			total += hurt.v.Status().Lost
 			n := len(hurt.gone)
@@ -43,7 +49,7 @@ func TestLostPacks(t *testing.T) {
 		})
 	})
 	if total == 0 {
-		t.Error("compaction met no lost pack: the test has lost its bite")
+		t.Error("compaction met nothing that is lost: the test has lost its bite")
 	}
 }
 
@@ -56,19 +62,15 @@ type loss struct {
 	rng   *rand.Rand
 	hits  *rand.Rand
 	lose  int
-	gone  map[pack.Hash]lostObject
-	stale []byte // by sector: written before the first loss, and not since
+	pages bool              // are lost, not packs
+	gone  map[string][]byte // key -> what was there
+	stale []byte            // by sector: written before the first loss, and not since
 	most  struct{ tail, levels, packs, manifest int }
-}
-
-type lostObject struct {
-	ref  pack.Ref
-	body []byte
 }
 
 func newLoss(t *testing.T, seed uint64, lose int) *loss {
 	l := &loss{t: t, r: newRig(vfs.NewCrash(), "/state"), st: mem.New(), rng: rand.New(rand.NewPCG(seed, 9)),
-		hits: rand.New(rand.NewPCG(seed, 10)), lose: lose, gone: map[pack.Hash]lostObject{}}
+		hits: rand.New(rand.NewPCG(seed, 10)), lose: lose, gone: map[string][]byte{}}
 	l.r.st, l.r.tuning.NoCompaction, l.r.tuning.InlineBytes = l.st, true, []int64{1, 2 << 10}[seed%2]
 	l.r.tuning.TailPacks, l.r.tuning.LevelBytes = []int{3, 20}[seed/2%2], 16<<10
 	l.r.tuning.BatchBytes = []int64{96 << 10, 4 << 10}[seed/4%2] // small ones make levels of many packs
@@ -83,7 +85,7 @@ func newLoss(t *testing.T, seed uint64, lose int) *loss {
 func (l *loss) run(n int) {
 	for i := range n {
 		if i == 60 || i == 120 && l.lose > 1 {
-			l.losePack()
+			l.loseOne()
 		}
 		before := bytes.Clone(l.now)
 		off, n := l.rng.Int64N(120)*512, 512*(1+l.rng.Int64N(8))
@@ -121,12 +123,41 @@ func (l *loss) measure() {
 	m.packs, m.manifest = max(m.packs, len(man.Tail)+packs), max(m.manifest, int(info.Size))
 }
 
-// losePack damages one of the packs that the disk names now, or takes it away; and every other time the host, too, that
-// may know what the pack held.
-func (l *loss) losePack() {
-	if l.lose == 0 {
+// loseOne damages one of the objects that the disk names now, or takes it away; and every other time, for pages always,
+// the host, too, that may know what was in it.
+func (l *loss) loseOne() {
+	switch {
+	case l.lose == 0:
+		return
+	case l.pages:
+		l.losePage()
+	default:
+		l.losePack()
+	}
+	if l.pages || l.hits.IntN(2) == 0 {
+		l.r.kill(l.v, false)
+		l.r.fs, l.r.state = vfs.NewCrash(), l.r.state+1
+		l.v = l.r.open(l.t, l.name, OpenOptions{Takeover: true})
+	}
+}
+
+func (l *loss) losePage() {
+	var keys []string
+	for _, root := range l.v.currentView().man.Levels {
+		if root.Packs > 0 && l.gone[root.Key()] == nil {
+			keys = append(keys, root.Key())
+		}
+	}
+	if len(keys) == 0 {
 		return
 	}
+	l.spoil(keys[l.hits.IntN(len(keys))], l.hits.IntN(2) == 0)
+	for s := range l.stale {
+		l.stale[s] = 1
+	}
+}
+
+func (l *loss) losePack() {
 	var refs []pack.Ref
 	vw := l.v.currentView()
 	for _, s := range vw.tail {
@@ -143,29 +174,24 @@ func (l *loss) losePack() {
 			refs = append(refs, s.ref)
 		}
 	}
-	refs = slices.DeleteFunc(refs, func(r pack.Ref) bool { _, gone := l.gone[r.Hash]; return gone })
+	refs = slices.DeleteFunc(refs, func(r pack.Ref) bool { return l.gone[r.Hash.Key()] != nil })
 	ref := refs[l.hits.IntN(len(refs))]
-	l.spoil(ref, l.hits.IntN(2) == 0)
+	l.spoil(ref.Hash.Key(), l.hits.IntN(2) == 0)
 	for s := ref.First; s < ref.End; s++ {
 		l.stale[s] = 1
 	}
-	if l.hits.IntN(2) == 0 {
-		l.r.kill(l.v, false)
-		l.r.fs, l.r.state = vfs.NewCrash(), l.r.state+1
-		l.v = l.r.open(l.t, l.name, OpenOptions{Takeover: true})
-	}
 }
 
-func (l *loss) spoil(ref pack.Ref, delete bool) {
-	body, _, err := l.st.Get(l.t.Context(), ref.Hash.Key(), store.Range{})
+func (l *loss) spoil(key string, delete bool) {
+	body, _, err := l.st.Get(l.t.Context(), key, store.Range{})
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	if l.gone[ref.Hash] = (lostObject{ref, body}); delete {
-		err = l.st.Delete(l.t.Context(), ref.Hash.Key())
+	if l.gone[key] = bytes.Clone(body); delete {
+		err = l.st.Delete(l.t.Context(), key)
 	} else {
 		bit := l.hits.IntN(8 * len(body))
-		l.st.Tamper(ref.Hash.Key(), func(p []byte) []byte { p[bit/8] ^= 1 << (bit % 8); return p })
+		l.st.Tamper(key, func(p []byte) []byte { p[bit/8] ^= 1 << (bit % 8); return p })
 	}
 	if err != nil {
 		l.t.Fatal(err)
@@ -207,8 +233,8 @@ func (l *loss) compare() (lost int) {
 func (l *loss) heal() {
 	lost := l.compare()
 	if lost > 0 && l.hits.IntN(2) == 0 {
-		for h, o := range l.gone {
-			if _, err := l.st.Put(l.t.Context(), h.Key(), o.body, store.Condition{}); err != nil {
+		for key, body := range l.gone {
+			if _, err := l.st.Put(l.t.Context(), key, body, store.Condition{}); err != nil {
 				l.t.Fatal(err)
 			}
 		}
@@ -265,7 +291,7 @@ func TestLostFrameOverwritten(t *testing.T) {
 func TestStoreAwayIsNoLoss(t *testing.T) {
 	for _, err := range []error{store.ErrUnavailable, store.ErrDenied, store.ErrNoBucket, context.DeadlineExceeded, pack.ErrVersion} {
 		v := &Volume{}
-		if v.goAround(&unreadError{pack.Ref{}, err}) {
+		if v.goAround(unreadPack(pack.Ref{}, err)) {
 			t.Errorf("%v: gone around", err)
 		}
 	}

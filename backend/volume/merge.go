@@ -71,7 +71,7 @@ func (m *merger) plan(ctx context.Context, first, end uint64) (*extmap, error) {
 	for i := len(m.packs) - 1; i >= 0; i-- {
 		ix, err := m.host.index(ctx, m.packs[i])
 		if err != nil {
-			return nil, &unreadError{m.packs[i].ref, err}
+			return nil, unreadPack(m.packs[i].ref, err)
 		}
 		for j := ix.Find(first); j < len(ix.Extents) && ix.Extents[j].First < end; j++ {
 			e := &ix.Extents[j]
@@ -126,7 +126,7 @@ func (rd *mergeReader) readPack(ctx context.Context, i int, first uint64, p []by
 	rd.passed(first)
 	ix, err := rd.m.host.index(ctx, s)
 	if err != nil {
-		return &unreadError{s.ref, err}
+		return unreadPack(s.ref, err)
 	}
 	for j := ix.Find(first); len(p) > 0; j++ {
 		if j >= len(ix.Extents) || ix.Extents[j].First > first || ix.Extents[j].Frame == pack.ZeroFrame {
@@ -135,7 +135,7 @@ func (rd *mergeReader) readPack(ctx context.Context, i int, first uint64, p []by
 		e := &ix.Extents[j]
 		data, err := rd.frame(ctx, i, s, ix, e.Frame)
 		if err != nil {
-			return &unreadError{s.ref, err}
+			return unreadPack(s.ref, err)
 		}
 		n := copy(p, data[int64(e.Off)+int64(first-e.First)*rd.m.sector:int64(e.Off)+int64(e.Count)*rd.m.sector])
 		p, first = p[n:], first+uint64(int64(n)/rd.m.sector)

@@ -62,7 +62,7 @@ type Volume struct {
 	compacting  atomic.Bool
 	unnamed     atomic.Int32   // batches whose packs are in the store, or on their way, and perhaps in no manifest yet
 	turns       map[int]uint64 // where the next merge out of a level begins; only the compaction touches it
-	lost        lostPacks
+	lost        lostObjects
 	waiting     atomic.Int32
 	full        atomic.Pointer[error] // why requests wait for room: nil, errLogFull or the file system's error
 	offline     atomic.Pointer[error] // the last background error of the store
