@@ -169,7 +169,26 @@ func (o *osFile) Allocate(off, n int64, keepSize bool) error {
 	if keepSize {
 		mode = unix.FALLOC_FL_KEEP_SIZE
 	}
-	return o.call("fallocate", func(fd int) error { return unix.Fallocate(fd, mode, off, n) })
+	return o.call("fallocate", func(fd int) error {
+		if !keepSize {
+			overwriteInPlace(fd)
+		}
+		return unix.Fallocate(fd, mode, off, n)
+	})
+}
+
+// overwriteInPlace tells btrfs, before the file has data, that its blocks are to be written where they are (chattr +C).
+// Else a full file system would fail writes into what was allocated, and each synced write would write its trees. Others
+// have no need of it, and it is no more than that: a hint.
+func overwriteInPlace(fd int) {
+	const setFlags, noCOW = 0x40086602, 0x00800000 // FS_IOC_SETFLAGS, FS_NOCOW_FL
+	var st unix.Statfs_t
+	if unix.Fstatfs(fd, &st) != nil || st.Type != unix.BTRFS_SUPER_MAGIC {
+		return
+	}
+	if flags, err := unix.IoctlGetInt(fd, unix.FS_IOC_GETFLAGS); err == nil {
+		_ = unix.IoctlSetPointerInt(fd, setFlags, flags|noCOW)
+	}
 }
 
 func (o *osFile) Truncate(size int64) error { return noSpace(o.f.Truncate(size)) }

@@ -52,9 +52,9 @@ type File interface {
 	// Sync makes data and size durable (fdatasync). After one failure the caller must treat the file as lost:
 	// the kernel forgets what it could not write.
 	Sync() error
-	// Allocate reserves blocks for [off, off+n) without changing the size when keepSize is set. On ext4 it also waits
-	// for direct I/O in flight, also that of a killed process, which fdatasync does not. errors.ErrUnsupported where
-	// the file system has no such call.
+	// Allocate reserves blocks for [off, off+n) without changing the size when keepSize is set; if it is not, and the file
+	// is empty, btrfs will write in place what goes there. On ext4 it also waits for direct I/O in flight, also that of a
+	// killed process, which fdatasync does not. errors.ErrUnsupported where the file system has no such call.
 	Allocate(off, n int64, keepSize bool) error
 	Truncate(size int64) error
 	Size() (int64, error)
