@@ -33,8 +33,8 @@ func (v *Volume) WriteAt(ctx context.Context, p []byte, off int64, fua bool) err
 	if err := v.check(off, int64(len(p)), true); err != nil || len(p) == 0 {
 		return err
 	}
-	if fua && v.mayBeLate(p, off) {
-		if err := v.writeLate(p, off); err != errNoRoom {
+	if fua && v.mayGroup(p, off) {
+		if err := v.writeGrouped(p, off); err != errNoRoom {
 			return err
 		}
 	}

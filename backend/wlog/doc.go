@@ -38,7 +38,7 @@
 //	Commit(seq)   records up to seq, and their data, survive the death of the process: they were written with pwrite, in
 //	              seq order, so that a kill at any time leaves no gap
 //	Flush()       everything appended before survives a power cut
-//	FlushLate(w)  w was appended by whoever led the next flush, and survives a power cut
+//	FlushGrouped(w)  w was appended by whoever led the next flush, and survives a power cut
 //
 // Watermarks, as seqs:
 //

@@ -51,7 +51,7 @@ func (l *Log) flush(seq uint64) error {
 func (l *Log) syncPassLocked() {
 	l.syncing.gather()
 	l.syncing.begin(math.MaxUint64) // what comes until its end is settled is a part of it
-	l.appendLateLocked()
+	l.appendGroupLocked()
 	if l.err == nil {
 		l.passLocked()
 	}

@@ -54,9 +54,9 @@ type Options struct {
 	// Evict is told, without locks, that a settled segment is given up: the volume removes its map entries before it
 	// returns. May block.
 	Evict func(*Segment)
-	// AppendLate appends what FlushLate was called for, without locks, and sets each one's Seq or Err. It must not wait for
+	// AppendGroup appends what FlushGrouped was called for, without locks, and sets each one's Seq or Err. It must not wait for
 	// room: that may have to come from the flush it is a part of.
-	AppendLate func([]*Late)
+	AppendGroup func([]*GroupWrite)
 	// Full is told, without locks, when requests begin to wait for room that cannot be made now, when the number or the
 	// cause changes, and with waiting 0 when they no longer do. err is nil when the budget is used up, otherwise
 	// vfs.ErrNoSpace naming the file system.
@@ -119,11 +119,11 @@ type Log struct {
 	writing gate // passes of Commit
 	syncing gate // passes of Flush
 	pend    [2]pending
-	filling int        // the one Append adds to
-	dirty   []*Segment // with records that are not durable
-	syncs   []*Segment // scratch of the running flush
-	late    []*Late    // for the next one to append
-	spare   []*Late    // scratch: what late was before
+	filling int           // the one Append adds to
+	dirty   []*Segment    // with records that are not durable
+	syncs   []*Segment    // scratch of the running flush
+	queued  []*GroupWrite // for the next one to append
+	spare   []*GroupWrite // scratch: what queued was before
 
 	cur        *Segment   // takes reservations; nil before the first
 	side       *Segment   // open as well, beside a busy cur: see spreadLocked

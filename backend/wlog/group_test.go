@@ -8,14 +8,14 @@ import (
 	"glidefs-appliance/backend/vfs"
 )
 
-// TestFlushWhileLateWritesAreAppended: a flush that comes then is served by the pass under way, and does not take the
+// TestFlushWhileGroupIsAppended: a flush that comes then is served by the pass under way, and does not take the
 // place of one that could lead the next.
-func TestFlushWhileLateWritesAreAppended(t *testing.T) {
+func TestFlushWhileGroupIsAppended(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := testOptions(vfs.NewCrash())
 		var l *testLog
 		resume := make(chan struct{})
-		o.AppendLate = func(group []*Late) {
+		o.AppendGroup = func(group []*GroupWrite) {
 			<-resume
 			for _, w := range group {
 				w.Seq = l.zero(1, 1)
@@ -23,19 +23,19 @@ func TestFlushWhileLateWritesAreAppended(t *testing.T) {
 		}
 		l = startLog(t, o, 1)
 		defer l.close()
-		late := func() {
-			w := new(Late)
-			if err := l.FlushLate(w); err != nil || w.Seq == 0 || l.DurableSeq() < w.Seq {
+		grouped := func() {
+			w := new(GroupWrite)
+			if err := l.FlushGrouped(w); err != nil || w.Seq == 0 || l.DurableSeq() < w.Seq {
 				t.Errorf("record %d is not durable: %v", w.Seq, err)
 			}
 		}
 		var wg sync.WaitGroup
-		wg.Go(late)
+		wg.Go(grouped)
 		synctest.Wait()
 		seq := l.zero(5, 1)
 		wg.Go(l.flush)
 		synctest.Wait()
-		wg.Go(late)
+		wg.Go(grouped)
 		synctest.Wait()
 		close(resume)
 		wg.Wait()

@@ -15,34 +15,34 @@ var errNoRoom = errors.New("no room")
 const gatherBytes = 256 << 10
 
 var (
-	lates   = sync.Pool{New: func() any { return new(wlog.Late) }}
-	gathers = sync.Pool{New: func() any { return &gather{buf: make([]byte, 0, gatherBytes)} }}
+	groupWrites = sync.Pool{New: func() any { return new(wlog.GroupWrite) }}
+	gathers     = sync.Pool{New: func() any { return &gather{buf: make([]byte, 0, gatherBytes)} }}
 )
 
-// mayBeLate tells which writes are worth a copy: short ones of whole sectors.
-func (v *Volume) mayBeLate(p []byte, off int64) bool {
+// mayGroup tells which writes are worth a copy: short ones of whole sectors.
+func (v *Volume) mayGroup(p []byte, off int64) bool {
 	return len(p) <= min(frontends.ShortWrite, v.maxWrite()) && (off|int64(len(p)))&(v.sector-1) == 0
 }
 
-// writeLate has the next flush write p, together with whatever else it finds. errNoRoom: it could not.
-func (v *Volume) writeLate(p []byte, off int64) error {
-	w := lates.Get().(*wlog.Late)
-	defer lates.Put(w)
-	*w = wlog.Late{Data: p, Off: off}
-	err := v.failed(v.log.FlushLate(w))
+// writeGrouped has the next flush write p, together with whatever else it finds. errNoRoom: it could not.
+func (v *Volume) writeGrouped(p []byte, off int64) error {
+	w := groupWrites.Get().(*wlog.GroupWrite)
+	defer groupWrites.Put(w)
+	*w = wlog.GroupWrite{Data: p, Off: off}
+	err := v.failed(v.log.FlushGrouped(w))
 	if w.Err != nil {
 		err = w.Err
 	}
-	*w = wlog.Late{}
+	*w = wlog.GroupWrite{}
 	return err
 }
 
-// appendLate writes the data of the group and appends it, each write a request of its own.
-func (v *Volume) appendLate(group []*wlog.Late) {
+// appendGroup writes the data of the group and appends it, each write a request of its own.
+func (v *Volume) appendGroup(group []*wlog.GroupWrite) {
 	o, g := ops.Get().(*op), gathers.Get().(*gather)
 	defer o.put()
 	defer gathers.Put(g)
-	err := v.moveLate(o, g, group)
+	err := v.moveGroup(o, g, group)
 	var seq uint64
 	switch {
 	case err != nil:
@@ -57,8 +57,8 @@ func (v *Volume) appendLate(group []*wlog.Late) {
 	}
 }
 
-// moveLate fills the spans of all that there is room for.
-func (v *Volume) moveLate(o *op, g *gather, group []*wlog.Late) error {
+// moveGroup fills the spans of all that there is room for.
+func (v *Volume) moveGroup(o *op, g *gather, group []*wlog.GroupWrite) error {
 	for _, w := range group {
 		n, ok := len(o.spans), false
 		if o.spans, ok = v.log.TryReserve(int64(len(w.Data)), o.spans); !ok {
