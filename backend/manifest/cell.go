@@ -204,21 +204,37 @@ func (c *Cell) Replace(ctx context.Context, build func(next *Manifest)) error {
 // Publish is Replace for an update that names new objects: it also fails with ErrLate when more than a quarter of Grace has passed
 // since w, because by then they may have been collected. After ErrLate the manifest does not name them, nor ever will.
 func (c *Cell) Publish(ctx context.Context, w Window, build func(next *Manifest)) error {
+	return c.inTurn(ctx, "replace", func(ctx context.Context) error { return c.publish(ctx, w, build) })
+}
+
+// Settle finds out what became of an update that was left unsettled: then the store holds Current. It retries until ctx ends.
+// Errors: as Replace.
+func (c *Cell) Settle(ctx context.Context) error { return c.inTurn(ctx, "settle", c.settleAny) }
+
+func (c *Cell) inTurn(ctx context.Context, what string, do func(context.Context) error) error {
 	ctx = store.With(ctx, store.Manifest)
 	select {
 	case c.turn <- struct{}{}:
 		defer func() { <-c.turn }()
 	case <-ctx.Done():
-		return fmt.Errorf("replace manifest of %s: %w", c.name, ctx.Err())
+		return fmt.Errorf("%s manifest of %s: %w", what, c.name, ctx.Err())
 	}
-	if err := c.publish(ctx, w, build); err != nil {
-		return fmt.Errorf("replace manifest of %s: %w", c.name, err)
+	if err := do(ctx); err != nil {
+		return fmt.Errorf("%s manifest of %s: %w", what, c.name, err)
+	}
+	return nil
+}
+
+// settleAny settles, whichever way: that an update came too late is told to its own caller only.
+func (c *Cell) settleAny(ctx context.Context) error {
+	if err := c.settle(ctx); err != nil && !errors.Is(err, ErrLate) {
+		return err
 	}
 	return nil
 }
 
 func (c *Cell) publish(ctx context.Context, w Window, build func(next *Manifest)) error {
-	if err := c.settle(ctx); err != nil && !errors.Is(err, ErrLate) {
+	if err := c.settleAny(ctx); err != nil {
 		return err
 	}
 	next := c.Current().Clone()

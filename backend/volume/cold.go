@@ -62,24 +62,32 @@ func (v *Volume) readView(ctx context.Context, vw *view, p []byte, off int64) er
 	return err
 }
 
-// readLater looks once more, in a newer view, when an object that a view names is gone: compaction has merged packs since
-// and a collector swept them, old as they were. A writer has that view already, a follower must ask for it. What is still
-// gone then is damage. It returns the view that is good for the next read.
+// readLater looks again, in newer views, while an object that a view names is gone: compaction has merged packs since and a
+// collector swept them, old as they were. What is gone in the newest is damage. It returns the view that is good for the
+// next read.
 func (v *Volume) readLater(ctx context.Context, old *view, r *resolver, p []byte, off int64, gone error) (*view, error) {
-	vw := v.currentView()
-	if v.log == nil {
-		var err error
-		if vw, err = v.refresh(ctx); err != nil {
+	for isGone(gone) {
+		vw, err := v.newer(ctx, old)
+		if err != nil {
 			return old, err
 		}
+		if vw == old {
+			return old, v.host.damage("object that the manifest names", gone)
+		}
+		old, gone = vw, v.readStore(ctx, vw, r, p, off)
 	}
-	if vw != old {
-		gone = v.readStore(ctx, vw, r, p, off)
+	return old, gone
+}
+
+// newer returns a newer view than old, or old if there is none. It may wait for the store.
+func (v *Volume) newer(ctx context.Context, old *view) (*view, error) {
+	switch vw := v.currentView(); {
+	case vw != old:
+		return vw, nil
+	case v.log == nil:
+		return v.refresh(ctx)
 	}
-	if isGone(gone) {
-		gone = v.host.damage("object that the manifest names", gone)
-	}
-	return vw, gone
+	return v.catchUp(ctx)
 }
 
 func (v *Volume) readStore(ctx context.Context, vw *view, r *resolver, p []byte, off int64) error {

@@ -422,6 +422,9 @@ func (v *Volume) refresh(ctx context.Context) (*view, error) {
 	if cell.Current().Volume != prev.man.Volume {
 		return nil, fmt.Errorf("%s: %w: it was deleted, and another disk has its name now", v.name, store.ErrNotFound)
 	}
+	if cell.Current().Nonce == prev.man.Nonce {
+		return prev, nil
+	}
 	vw, err := makeView(cell.Current(), prev)
 	if err != nil {
 		return nil, err

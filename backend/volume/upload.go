@@ -335,6 +335,24 @@ func (v *Volume) replace(ctx context.Context, w manifest.Window, build func(next
 	return v.adopt(v.manifest.cell)
 }
 
+// catchUp returns the view of what the store holds. An update takes effect there before it is known here: before its answer
+// has come, which may be lost, and while it is kept beside the log.
+func (v *Volume) catchUp(ctx context.Context) (*view, error) {
+	if err := v.takeManifest(ctx); err != nil {
+		return nil, err
+	}
+	defer v.releaseManifest()
+	if v.manifest.cell == nil {
+		err := v.connect(ctx)
+		return v.currentView(), err
+	}
+	err := v.manifest.cell.Settle(ctx)
+	if err == nil && v.currentView().man.Nonce != v.manifest.cell.Current().Nonce {
+		err = v.adopt(v.manifest.cell)
+	}
+	return v.currentView(), err
+}
+
 // adopt keeps the manifest beside the log, for an open without the store, and publishes its view.
 func (v *Volume) adopt(cell *manifest.Cell) error {
 	v.mu.Lock()

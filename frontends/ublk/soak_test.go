@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -81,7 +82,10 @@ func collectGarbage(t *testing.T, h *volume.Host, folder string) {
 			case <-tick.C:
 			}
 			trust := func() map[[16]byte]bool { return incarnations(ctx, t, st) } // what they upload is younger than garbageAge
-			if _, err := gc.Run(ctx, st, gc.Options{Grace: garbageAge, Quiet: trust}); err != nil && ctx.Err() == nil {
+			_, err := gc.Run(ctx, st, gc.Options{Grace: garbageAge, Quiet: trust})
+			if errors.Is(err, manifest.ErrLate) { // as it must, where the guest was so slow
+				t.Logf("the collector gave up: %v", err)
+			} else if err != nil && ctx.Err() == nil {
 				t.Error(err)
 			}
 		}
