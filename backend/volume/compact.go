@@ -69,11 +69,15 @@ func (v *Volume) compactSoon() {
 // compact takes steps until none is due.
 func (v *Volume) compact(ctx context.Context) error {
 	for ctx.Err() == nil {
+		_, err := v.catchUp(ctx) // else a step would be about what an update has replaced
 		step := v.nextStep()
-		if step == nil {
+		if err == nil && step == nil {
 			return nil
 		}
-		if err := step(ctx); v.goAround(err) {
+		if err == nil {
+			err = step(ctx)
+		}
+		if v.goAround(err) {
 			continue
 		} else if err != nil {
 			var fenced *manifest.FencedError

@@ -121,8 +121,18 @@ func TestSweptBeforeTheViewIsKnown(t *testing.T) {
 	})
 }
 
-// TestSweptBeforeTheUpdateIsSettled: nobody here knows whether the update took place, but the collector does.
+// TestSweptBeforeTheUpdateIsSettled: nobody here knows whether the update took place, but the collector does. Neither reads
+// nor compaction take what it swept for lost.
 func TestSweptBeforeTheUpdateIsSettled(t *testing.T) {
+	for name, after := range map[string]func(s *swept) error{
+		"read":    func(s *swept) error { return <-s.read() },
+		"compact": func(s *swept) error { return s.v.compact(s.t.Context()) },
+	} {
+		t.Run(name, func(t *testing.T) { testUnsettled(t, after) })
+	}
+}
+
+func testUnsettled(t *testing.T, after func(s *swept) error) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSwept(t)
 		s.st.Once(storetest.On(store.OpPut, "volumes/"), storetest.AnswerLost())
@@ -134,8 +144,11 @@ func TestSweptBeforeTheUpdateIsSettled(t *testing.T) {
 		}
 		s.st.Clear()
 		s.sweep()
-		if err := <-s.read(); err != nil {
+		if err := errors.Join(after(s), <-s.read()); err != nil {
 			t.Error(err)
+		}
+		if n, damaged := s.v.Status().Lost, s.r.h.Counters().Damaged; n != 0 || damaged != 0 {
+			t.Errorf("%d objects count as lost, %d as damaged", n, damaged)
 		}
 	})
 }
