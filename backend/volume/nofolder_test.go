@@ -2,10 +2,12 @@ package volume
 
 import (
 	"bytes"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -22,9 +24,7 @@ func TestFolderOfTheLogIsDeleted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.RemoveAll(filepath.Join(r.dir, "logs")); err != nil {
-		t.Fatal(err)
-	}
+	removeLogs(t, r)
 	v.Pause(false)
 	mustSync(t, v)
 	r.close(t, v)
@@ -39,15 +39,25 @@ func TestFolderOfTheLogIsDeleted(t *testing.T) {
 	other.close(t, v)
 }
 
+// removeLogs deletes the logs of a running host, which may be making a file there meanwhile.
+func removeLogs(t *testing.T, r *rig) {
+	t.Helper()
+	err := error(syscall.ENOTEMPTY)
+	for tries := 0; errors.Is(err, syscall.ENOTEMPTY) && tries < 100; tries++ {
+		err = os.RemoveAll(filepath.Join(r.dir, "logs"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Who writes into a log whose folder is gone waits for room, as on a full file system, rather than end the log and the
 // uploads with it.
 func TestWriterWithoutAFolderWaits(t *testing.T) {
 	r := newDiskRig(t)
 	v := r.open(t, "d", OpenOptions{Create: 4 << 20})
 	v.Pause(true)
-	if err := os.RemoveAll(filepath.Join(r.dir, "logs")); err != nil {
-		t.Fatal(err)
-	}
+	removeLogs(t, r)
 	block, acked, ended := make([]byte, 4096), make(chan int64), make(chan error, 1)
 	go func() {
 		for off := int64(0); ; off += 4096 {
