@@ -67,7 +67,7 @@ func TestSoak(t *testing.T) {
 }
 
 // garbageAge is so short that an hour's garbage does not fill the disk.
-const garbageAge = time.Minute
+const garbageAge = 2 * time.Minute
 
 // collectGarbage keeps the store small, until the test ends.
 func collectGarbage(t *testing.T, st store.Store, vols []*volume.Volume) {
@@ -112,10 +112,11 @@ func collectOnce(ctx context.Context, t *testing.T, st store.Store, vols []*volu
 	}
 }
 
-// whenQuiet waits for the volumes to be quiet, for a time, and returns the incarnations of those that are.
+// whenQuiet waits for each volume to be quiet once, for as long as the collector may, and returns the incarnations of those
+// that were.
 func whenQuiet(ctx context.Context, vols []*volume.Volume) map[[16]byte]bool {
-	for end := time.Now().Add(garbageAge / 8); ; time.Sleep(10 * time.Millisecond) {
-		logs := map[[16]byte]bool{}
+	logs := map[[16]byte]bool{}
+	for end := time.Now().Add(garbageAge / 6); ; time.Sleep(10 * time.Millisecond) {
 		for _, v := range vols {
 			if log, quiet := v.Quiet(); quiet {
 				logs[log] = true
