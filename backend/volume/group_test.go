@@ -145,7 +145,7 @@ func TestSyncedWritesEndAtKill(t *testing.T) {
 func TestSyncedWritesWaitForRoom(t *testing.T) {
 	r := newDiskRig(t)
 	const writers, each, span = 32, 24, 64 << 10
-	v := r.open(t, "a", OpenOptions{Create: writers * span})
+	v := r.open(t, "a", OpenOptions{Create: writers * span, Sector: 512})
 	want := make([]byte, writers*span)
 	var wg sync.WaitGroup
 	for w := range writers {

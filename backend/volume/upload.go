@@ -273,7 +273,7 @@ func (v *Volume) publishBatch(ctx context.Context, b *batch) error {
 	if err := b.waitSent(); err != nil {
 		return err
 	}
-	if err := v.failed(v.log.SyncThrough(b.barrier.Seq)); err != nil {
+	if err := v.failed(v.log.FlushThrough(b.barrier.Seq)); err != nil {
 		return err
 	}
 	stale := false

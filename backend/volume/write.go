@@ -50,7 +50,7 @@ func (v *Volume) WriteAt(ctx context.Context, p []byte, off int64, fua bool) err
 		p, off = p[n:], off+int64(n)
 	}
 	if err == nil && fua { // which commits as well: no need to wait for that before
-		return v.failed(v.log.FlushThrough(seq))
+		return v.failed(v.log.Flush())
 	}
 	return v.commit(seq, err)
 }

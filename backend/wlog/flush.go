@@ -18,15 +18,9 @@ func (l *Log) Flush() error {
 	return l.flush(l.last.Seq)
 }
 
-// FlushThrough is Flush for whoever needs no more than the records up to seq: the pass that runs may have them.
+// FlushThrough is Flush for whoever needs no more than the records up to seq, and does not wait for it: it is no sign
+// that more flushes will come.
 func (l *Log) FlushThrough(seq uint64) error {
-	l.mu.Lock()
-	l.ahead = l.writeAhead
-	return l.flush(seq)
-}
-
-// SyncThrough is FlushThrough for whoever does not wait for it: it is no sign that more flushes will come.
-func (l *Log) SyncThrough(seq uint64) error {
 	l.mu.Lock()
 	return l.flush(seq)
 }
