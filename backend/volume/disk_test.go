@@ -3,6 +3,7 @@ package volume
 import (
 	"errors"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -21,16 +22,15 @@ func TestLocalDiskFails(t *testing.T) {
 			if err := v.WriteAt(t.Context(), safe, 0, true); err != nil {
 				t.Fatal(err)
 			}
-			fails := true // the first time only: the kernel reports an error once
+			var failed atomic.Bool // the first time only: the kernel reports an error once
 			fs.Before(func(o vfs.Op, name string) error {
-				if fails && o == op && strings.HasSuffix(name, ".seg") {
-					fails = false
+				if o == op && strings.Contains(name, "/logs/") && strings.HasSuffix(name, ".seg") && failed.CompareAndSwap(false, true) {
 					return syscall.EIO
 				}
 				return nil
 			})
 			err := v.WriteAt(t.Context(), make([]byte, 4096), 8192, true)
-			if !errors.Is(err, ErrFailed) || !errors.Is(err, syscall.EIO) || fails {
+			if !errors.Is(err, ErrFailed) || !errors.Is(err, syscall.EIO) || !failed.Load() {
 				t.Fatalf("write: %v", err)
 			}
 			everythingFails(t, v, ErrFailed)

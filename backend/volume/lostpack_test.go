@@ -26,7 +26,7 @@ func TestLostPages(t *testing.T) { testLost(t, true) }
 
 func testLost(t *testing.T, pages bool) {
 	total := 0
-	eachSeed(t, 6*time.Second, func(t *testing.T, seed uint64) {
+	try := func(t *testing.T, seed uint64) {
 		synctest.Test(t, func(t *testing.T) {
 			sound := newLoss(t, seed, 0)
 			sound.run(240)
@@ -47,7 +47,11 @@ func testLost(t *testing.T, pages bool) {
 			}
 			hurt.heal()
 		})
-	})
+	}
+	eachSeed(t, 6*time.Second, try)
+	for i := 0; total == 0 && i < 10 && !t.Failed(); i++ { // what is lost is not in the way of each seed, and a slow machine had few
+		eachSeed(t, 0, try)
+	}
 	if total == 0 {
 		t.Error("compaction met nothing that is lost: the test has lost its bite")
 	}
