@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -121,21 +122,31 @@ var scratches = sync.Pool{New: func() any { return new([MaxFrame + 1024]byte) }}
 // packs of many disks, and whoever else wants the CPU, take turns.
 func (b *Builder) parallel(n int, f func(i int, scratch []byte) error) error {
 	workers := max(1, min(n, cap(b.slots)))
-	errs := make([]error, workers)
+	errs, panics := make([]error, workers), make([]any, workers)
 	var next atomic.Int64
-	work := func(err *error) {
+	work := func(w int) {
+		defer func() {
+			if p := recover(); p != nil {
+				panics[w] = fmt.Sprintf("%v\n\n%s", p, debug.Stack())
+			}
+		}()
 		scratch := scratches.Get().(*[MaxFrame + 1024]byte)
 		defer scratches.Put(scratch)
-		for i := int(next.Add(1)) - 1; i < n && *err == nil; i = int(next.Add(1)) - 1 {
-			*err = b.withSlot(func() error { return f(i, scratch[:]) })
+		for i := int(next.Add(1)) - 1; i < n && errs[w] == nil; i = int(next.Add(1)) - 1 {
+			errs[w] = b.withSlot(func() error { return f(i, scratch[:]) })
 		}
 	}
 	var wg sync.WaitGroup
-	for i := 1; i < workers; i++ {
-		wg.Go(func() { work(&errs[i]) })
+	for w := 1; w < workers; w++ {
+		wg.Go(func() { work(w) })
 	}
-	work(&errs[0])
+	work(0)
 	wg.Wait()
+	for _, p := range panics {
+		if p != nil { // it goes on in the caller, when nobody works for him any more
+			panic(p)
+		}
+	}
 	return errors.Join(errs...)
 }
 

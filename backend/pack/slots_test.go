@@ -2,6 +2,7 @@ package pack
 
 import (
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 )
@@ -69,4 +70,23 @@ func BenchmarkFinish(b *testing.B) {
 			}
 		})
 	}
+}
+
+// A panic in one of the helpers of Finish is the caller's, and comes when the others have ended.
+func TestPanicsReachTheCaller(t *testing.T) {
+	b := NewBuilder(4096, make(chan struct{}, 3))
+	var ran atomic.Int32
+	defer func() {
+		if recover() == nil || ran.Load() < 90 || len(b.slots) > 0 {
+			t.Errorf("%d of 99 ran, %d slots are held", ran.Load(), len(b.slots))
+		}
+	}()
+	_ = b.parallel(100, func(i int, _ []byte) error {
+		if i == 50 {
+			panic("as asked")
+		}
+		ran.Add(1)
+		return nil
+	})
+	t.Error("no panic")
 }

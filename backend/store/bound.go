@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 )
@@ -115,6 +116,7 @@ var errNoSign = errors.New("no sign of life")
 type answer[T any] struct {
 	value T
 	err   error
+	panic any // it goes on where the request was made
 }
 
 // bounded runs f until it ends or its time is over. f may still run then, and keeps what it uses.
@@ -131,10 +133,19 @@ func bounded[T any](ctx context.Context, b *Bound, c call, f func(context.Contex
 
 	done := make(chan answer[T], 1)
 	go func() {
-		v, err := f(inner)
-		done <- answer[T]{v, err}
+		var a answer[T]
+		defer func() {
+			if p := recover(); p != nil {
+				a.panic = fmt.Sprintf("%v\n\n%s", p, debug.Stack())
+			}
+			done <- a
+		}()
+		a.value, a.err = f(inner)
 	}()
 	a, left := wait(inner, done)
+	if a.panic != nil {
+		panic(a.panic)
+	}
 	if left {
 		b.leave(func() { <-done })
 	}

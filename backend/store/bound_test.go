@@ -104,3 +104,39 @@ func TestSlowIsNotHanging(t *testing.T) {
 		}
 	})
 }
+
+// TestPanicsReachTheCaller: he knows whose work it is. Others go on: nothing of what requests take turns for is lost, and a
+// store that was away is tried again.
+func TestPanicsReachTheCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fault := storetest.NewFault(mem.New())
+		s := store.NewStack(fault, store.StackOptions{})
+		put := func() (panicked any, err error) {
+			defer func() { panicked = recover() }()
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			_, err = s.Put(ctx, "packs/a", []byte("a"), store.Condition{})
+			return nil, err
+		}
+		fault.Times(100, storetest.Any(), storetest.Panic()) // more than there are slots
+		for range 100 {
+			if p, _ := put(); p == nil {
+				t.Fatal("no panic")
+			}
+		}
+		away := fault.Unplug()
+		for range 20 {
+			_, _ = put()
+		}
+		away.Remove()
+		fault.Once(storetest.Any(), storetest.Panic())
+		time.Sleep(time.Minute)
+		if p, _ := put(); p == nil {
+			t.Error("no panic when the store is tried again")
+		}
+		time.Sleep(time.Minute)
+		if p, err := put(); p != nil || err != nil {
+			t.Errorf("put after them: %v, %v", p, err)
+		}
+	})
+}

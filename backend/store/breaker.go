@@ -206,13 +206,20 @@ func (b *Breaker) run(ctx context.Context, op, key string, f func(context.Contex
 	if !ok {
 		return b.refuse(op, key)
 	}
-	b.pulse.begin()
-	err := f(context.WithValue(ctx, pulseKey{}, &b.pulse))
-	b.pulse.end(!unanswered(err) && !leftByCaller(ctx, err))
 	if try {
 		defer b.tried(c)
 	}
+	err := b.ask(ctx, f)
 	b.note(ctx, err)
+	return err
+}
+
+func (b *Breaker) ask(ctx context.Context, f func(context.Context) error) (err error) {
+	answered := false
+	b.pulse.begin()
+	defer func() { b.pulse.end(answered) }()
+	err = f(context.WithValue(ctx, pulseKey{}, &b.pulse))
+	answered = !unanswered(err) && !leftByCaller(ctx, err)
 	return err
 }
 

@@ -27,6 +27,11 @@ func Fail(err error) Action {
 // Unavailable is a 503, or a refused connection: not applied.
 func Unavailable() Action { return Fail(store.ErrUnavailable) }
 
+// Panic is a bug on the way to the store.
+func Panic() Action {
+	return Action{before: func(_ *Fault, _ context.Context, q Request) error { panic("fault: " + q.String()) }}
+}
+
 // Slow does the request after d.
 func Slow(d time.Duration) Action {
 	return Action{before: func(_ *Fault, ctx context.Context, q Request) error {
