@@ -23,7 +23,6 @@ package exports
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -292,10 +291,11 @@ func (m *Manager) list() []statedir.Export {
 
 // panicked ends a disk below whose frontend the code panicked: its state in memory cannot be trusted any more.
 func (m *Manager) panicked(name string, value any, stack []byte) {
-	m.o.Log.Error("panic while serving a disk; it is fenced, its log is kept", "disk", name, "panic", value, "stack", string(stack))
 	if e := m.get(name); e != nil {
-		e.vol.Kill(fmt.Errorf("%w: panic: %v", volume.ErrFailed, value))
+		_ = e.vol.Panicked(value, stack)
+		return
 	}
+	m.o.Log.Error("panic in the work of a disk that is not attached", "disk", name, "panic", value, "stack", string(stack))
 }
 
 // closeVolume gives a volume up again after something else went wrong.

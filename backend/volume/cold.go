@@ -99,7 +99,9 @@ func (v *Volume) readStore(ctx context.Context, vw *view, r *resolver, p []byte,
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(readParallel)
 	for _, run := range frameRuns(r.parts) {
-		g.Go(func() error { return v.readRun(ctx, &run, p, off) })
+		g.Go(func() error {
+			return v.try(func() error { return v.readRun(ctx, &run, p, off) })
+		})
 	}
 	return g.Wait()
 }

@@ -57,6 +57,7 @@ func (r *frameRun) memory() (n int64) {
 func (h *Host) frames(ctx context.Context, s source, ix *pack.Index, lo, hi uint32) ([][]byte, error) {
 	out := make([][]byte, hi-lo+1)
 	lead := make([]*flight, hi-lo+1)
+	defer h.abandon(s, lo, lead)
 	for i := range out {
 		key := frameKey(s.ref.Hash, lo+uint32(i))
 		if out[i] = h.cached(key); out[i] == nil {
@@ -93,10 +94,20 @@ func (h *Host) fetchLed(ctx context.Context, s source, ix *pack.Index, lo uint32
 		}
 		for k := i; k <= j; k++ {
 			h.shared().flights.finish(frameKey(s.ref.Hash, lo+uint32(k)), lead[k], out[k], err)
+			lead[k] = nil
 		}
 		first, i = err, j+1
 	}
 	return first
+}
+
+// abandon finishes the flights that a panic has left: others wait for them.
+func (h *Host) abandon(s source, lo uint32, lead []*flight) {
+	for i, fl := range lead {
+		if fl != nil {
+			h.shared().flights.finish(frameKey(s.ref.Hash, lo+uint32(i)), fl, nil, errAbandoned)
+		}
+	}
 }
 
 // frame returns one frame, joining a fetch that runs; since is when the caller began to wait for such.

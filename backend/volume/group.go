@@ -37,24 +37,34 @@ func (v *Volume) writeGrouped(p []byte, off int64) error {
 	return err
 }
 
-// appendGroup writes the data of the group and appends it, each write a request of its own.
+// appendGroup writes the data of the group and appends it, each write a request of its own. A panic is contained here:
+// the others of the group wait for the flush of the one who leads it.
 func (v *Volume) appendGroup(group []*wlog.GroupWrite) {
-	o, g := ops.Get().(*op), gathers.Get().(*gather)
-	defer o.put()
-	defer gathers.Put(g)
-	err := v.moveGroup(o, g, group)
 	var seq uint64
-	switch {
-	case err != nil:
-		v.log.Abandon(o.spans)
-	case len(o.recs) > 0:
-		seq, err = v.append(o, nil)
-	}
+	err := v.try(func() (err error) {
+		seq, err = v.writeGroup(group)
+		return err
+	})
 	for _, w := range group {
 		if w.Err == nil {
 			w.Seq, w.Err = seq, err
 		}
 	}
+}
+
+// writeGroup returns the seq of the last write that there was room for.
+func (v *Volume) writeGroup(group []*wlog.GroupWrite) (uint64, error) {
+	o, g := ops.Get().(*op), gathers.Get().(*gather)
+	defer o.put()
+	defer gathers.Put(g)
+	if err := v.moveGroup(o, g, group); err != nil {
+		v.log.Abandon(o.spans)
+		return 0, err
+	}
+	if len(o.recs) == 0 {
+		return 0, nil
+	}
+	return v.append(o, nil)
 }
 
 // moveGroup fills the spans of all that there is room for.

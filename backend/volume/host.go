@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -211,15 +212,23 @@ func (f *flights) finish(key cache.Key, fl *flight, data []byte, err error) {
 	close(fl.done)
 }
 
+// errAbandoned: a panic ended the fetch.
+var errAbandoned = errors.New("the fetch was abandoned")
+
+// lead runs the fetch of a flight and finishes it.
+func (f *flights) lead(key cache.Key, fl *flight, fetch func() ([]byte, error)) (data []byte, err error) {
+	err = errAbandoned
+	defer func() { f.finish(key, fl, data, err) }()
+	return fetch()
+}
+
 // once runs fetch unless one for key runs already, whose result it shares. A follower whose leader failed (its context
 // may have ended) fetches itself, and so does one whose caller waits since too long for a request of a lower class.
 func (sh *shared) once(ctx context.Context, key cache.Key, since time.Time, fetch func(context.Context) ([]byte, error)) ([]byte, error) {
 	for {
 		fl, lead := sh.flights.join(ctx, key)
 		if lead {
-			data, err := fetch(ctx)
-			sh.flights.finish(key, fl, data, err)
-			return data, err
+			return sh.flights.lead(key, fl, func() ([]byte, error) { return fetch(ctx) })
 		}
 		select {
 		case <-fl.done:

@@ -22,7 +22,9 @@ type guard struct {
 	view    *view
 }
 
-func (g *guard) takeLocked(v *Volume, sectors [2]uint64) {
+func (g *guard) take(v *Volume, sectors [2]uint64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	g.sectors, g.view = sectors, v.mu.view
 	for i, s := range sectors {
 		g.vals[i], g.in[i] = v.lookLocked(s)
@@ -97,10 +99,8 @@ func (v *Volume) tryOdd(ctx context.Context, buf []byte, lo int64, p []byte, at 
 		return 0, err
 	}
 	var g guard
-	v.mu.Lock()
-	g.takeLocked(v, [2]uint64{uint64(lo / v.sector), uint64((lo+int64(len(buf)))/v.sector) - 1})
-	v.mu.Unlock()
 	defer g.release()
+	g.take(v, [2]uint64{uint64(lo / v.sector), uint64((lo+int64(len(buf)))/v.sector) - 1})
 	if err := v.readEdges(ctx, buf, lo); err != nil {
 		v.log.Abandon(o.spans)
 		return 0, err

@@ -319,6 +319,7 @@ func (v *Volume) logOptions(volume [16]byte) wlog.Options {
 	return wlog.Options{
 		FS: v.host.FS, Dir: v.dir, Volume: volume, BootID: v.host.BootID, Budget: v.host.Budget,
 		SegmentSize: v.host.Tuning.SegmentBytes, Evict: v.evict, Full: v.noteFull, AppendGroup: v.appendGroup,
+		Contain: v.contain,
 	}
 }
 

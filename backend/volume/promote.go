@@ -95,25 +95,28 @@ func (p *promoter) frame(key cache.Key, pt part) {
 	if !ok {
 		return
 	}
-	h.CPU <- struct{}{}
-	ok = pt.ix.Holds(pt.frame, raw)
-	<-h.CPU
-	if ok {
+	if p.holds(pt, raw) {
 		h.Cache.Offer(key, raw)
 		h.counters.promoted.Add(1)
 	}
 }
 
+// holds tells whether raw is the frame of a part, under a slot.
+func (p *promoter) holds(pt part, raw []byte) bool {
+	slots := p.v.host.CPU
+	slots <- struct{}{}
+	defer func() { <-slots }()
+	return pt.ix.Holds(pt.frame, raw)
+}
+
 // gather collects the places of a frame's sectors in the log; false if it is cold, or one of them is not there.
 func (p *promoter) gather(o *op, extents []pack.Extent) (hot bool) {
 	v := p.v
-	v.mu.Lock()
 	for i := range extents {
 		if e := &extents[i]; e.Frame != pack.ZeroFrame {
-			v.piecesLocked(o, int64(e.First)*v.sector, int64(e.Count)*v.sector)
+			v.pieces(o, int64(e.First)*v.sector, int64(e.Count)*v.sector)
 		}
 	}
-	v.mu.Unlock()
 	whole := true
 	for i := range o.read {
 		pc := &o.read[i]

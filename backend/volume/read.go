@@ -21,23 +21,22 @@ func (v *Volume) ReadAt(ctx context.Context, p []byte, off int64) error {
 	if err := v.check(off, n, false); err != nil || n == 0 {
 		return err
 	}
-	v.mu.Lock()
-	if seg, at, ok := v.oneLocked(off, n); ok {
-		v.mu.Unlock()
+	if seg, at, ok := v.one(off, n); ok {
 		err := seg.ReadAt(p, at)
 		seg.Release()
 		return err
 	}
 	o := ops.Get().(*op)
 	defer o.put()
-	view := v.piecesLocked(o, off, n)
-	v.mu.Unlock()
+	view := v.pieces(o, off, n)
 	touch(o.read)
 	return v.readPieces(ctx, view, o.read, p, off)
 }
 
-// oneLocked answers the common case: all of the range in one place of the log. The segment is held.
-func (v *Volume) oneLocked(off, n int64) (*wlog.Segment, int64, bool) {
+// one answers the common case: all of the range in one place of the log. The segment is held.
+func (v *Volume) one(off, n int64) (*wlog.Segment, int64, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	if v.mu.m.n == 0 {
 		return nil, 0, false
 	}
@@ -56,8 +55,10 @@ func (v *Volume) fileOff(r run, off int64) int64 {
 	return int64(uint32(r.val))*512 + off - int64(r.first)*v.sector
 }
 
-// piecesLocked cuts [off, off+n) by the map of the log, holding the segments, and returns the view that goes with it.
-func (v *Volume) piecesLocked(o *op, off, n int64) *view {
+// pieces cuts [off, off+n) by the map of the log, holding the segments, and returns the view that goes with it.
+func (v *Volume) pieces(o *op, off, n int64) *view {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	end := off + n
 	m := &v.mu.m
 	for p := m.seek(uint64(off / v.sector)); off < end; p = m.next(p) {
@@ -124,17 +125,14 @@ func (v *Volume) MapRead(off, n int64, plan *frontends.Plan) bool {
 	if v.check(off, n, false) != nil || n == 0 {
 		return false
 	}
-	v.mu.Lock()
-	if seg, at, ok := v.oneLocked(off, n); ok {
-		v.mu.Unlock()
+	if seg, at, ok := v.one(off, n); ok {
 		plan.Extents = append(plan.Extents, extent(seg.File(), at, n))
 		plan.Refs = append(plan.Refs, seg)
 		return true
 	}
 	o := ops.Get().(*op)
 	defer o.put()
-	view := v.piecesLocked(o, off, n)
-	v.mu.Unlock()
+	view := v.pieces(o, off, n)
 	touch(o.read)
 	ok := true
 	for i := range o.read {

@@ -74,14 +74,14 @@ func (v *Volume) upload() {
 	built := make(chan *batch, 1)
 	done := make(chan error, 1)
 	go func() {
-		err := v.publishBatches(ctx, built)
+		err := v.try(func() error { return v.publishBatches(ctx, built) })
 		cancel()
 		for b := range built { // batches that will not be published
 			v.release(b)
 		}
 		done <- err
 	}()
-	err := v.cutBatches(ctx, built)
+	err := v.try(func() error { return v.cutBatches(ctx, built) })
 	close(built)
 	if perr := <-done; perr != nil {
 		err = perr
@@ -170,15 +170,20 @@ func (v *Volume) buildNext(ctx context.Context, b *batch, after uint64, built ch
 	if err := v.host.shared().batches.Acquire(ctx, b.weight); err != nil {
 		return nil // ctx ended
 	}
+	handed := false
+	defer func() {
+		if !handed {
+			v.release(b)
+		}
+	}()
 	if err := v.build(ctx, b, top); err != nil {
-		v.release(b)
 		return err
 	}
 	v.send(ctx, b)
 	select {
 	case built <- b:
+		handed = true
 	case <-ctx.Done():
-		v.release(b)
 	}
 	return nil
 }
@@ -191,7 +196,9 @@ func (v *Volume) send(ctx context.Context, b *batch) {
 	v.unnamed.Add(1)
 	b.counted = true
 	b.sent = make(chan error, 1)
-	go func() { b.sent <- v.host.putPack(ctx, b.pack, &b.window) }()
+	go func() {
+		b.sent <- v.try(func() error { return v.host.putPack(ctx, b.pack, &b.window) })
+	}()
 }
 
 // waitSent waits for the end of what send began.
@@ -260,9 +267,7 @@ func (v *Volume) waitDue(ctx context.Context, after uint64, cutAt time.Time) boo
 // publishBatches moves built batches to the store, in order.
 func (v *Volume) publishBatches(ctx context.Context, built <-chan *batch) error {
 	for b := range built {
-		err := v.publishBatch(ctx, b)
-		v.release(b)
-		if err != nil {
+		if err := v.publishBatch(ctx, b); err != nil {
 			return err
 		}
 	}
@@ -270,6 +275,7 @@ func (v *Volume) publishBatches(ctx context.Context, built <-chan *batch) error 
 }
 
 func (v *Volume) publishBatch(ctx context.Context, b *batch) error {
+	defer v.release(b)
 	if err := b.waitSent(); err != nil {
 		return err
 	}

@@ -154,7 +154,7 @@ func (v *Volume) spawn(fn func()) bool {
 	v.background.Add(1)
 	go func() {
 		defer v.background.Done()
-		fn()
+		v.contain(fn)
 	}()
 	return true
 }

@@ -116,22 +116,29 @@ func (v *Volume) reserve(ctx context.Context, n int64, spans []wlog.Span) ([]wlo
 // process once the log has committed seq.
 func (v *Volume) append(o *op, g *guard) (seq uint64, err error) {
 	o.recs[len(o.recs)-1].Flags |= wlog.FlagEnd
-	v.mu.Lock()
-	if err := v.refusalLocked(g); err != nil {
-		v.mu.Unlock()
+	seq, wake, err := v.order(o, g)
+	if err != nil {
 		v.log.Abandon(o.spans)
 		return 0, err
+	}
+	if wake {
+		v.startUploader()
+	}
+	return seq, nil
+}
+
+// order is the one moment at which the request is in the log and in the map of it.
+func (v *Volume) order(o *op, g *guard) (seq uint64, wake bool, err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if err := v.refusalLocked(g); err != nil {
+		return 0, false, err
 	}
 	seq = v.log.Append(o.recs, o.spans)
 	for i := range o.recs {
 		v.placeLocked(&o.recs[i])
 	}
-	wake := v.dirtyLocked(o.recs)
-	v.mu.Unlock()
-	if wake {
-		v.startUploader()
-	}
-	return seq, nil
+	return seq, v.dirtyLocked(o.recs), nil
 }
 
 // refusalLocked tells why a request may not be appended. One that was under way when the volume ended must not be: Close
@@ -217,10 +224,7 @@ func (v *Volume) zero(ctx context.Context, lo, hi int64, flags uint8) error {
 		o := ops.Get().(*op)
 		var err error
 		if o.spans, err = v.reserve(ctx, 0, o.spans[:0]); err == nil {
-			v.mu.Lock()
-			step := v.mu.m.pieces(first, end, zeroStep)
-			v.mu.punched += int64(step-first) * v.sector
-			v.mu.Unlock()
+			step := v.zeroing(first, end)
 			o.recs = append(o.recs, wlog.Record{Kind: wlog.KindZero, Flags: flags, First: first, Count: step - first})
 			first, err = step, v.commit(v.append(o, nil))
 		}
@@ -230,6 +234,15 @@ func (v *Volume) zero(ctx context.Context, lo, hi int64, flags uint8) error {
 		}
 	}
 	return nil
+}
+
+// zeroing returns how far one step of zeroing [first, end) goes, and counts it.
+func (v *Volume) zeroing(first, end uint64) (step uint64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	step = v.mu.m.pieces(first, end, zeroStep)
+	v.mu.punched += int64(step-first) * v.sector
+	return step
 }
 
 var _ frontends.Ref = (*wlog.Segment)(nil)

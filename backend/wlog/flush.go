@@ -163,7 +163,7 @@ func (l *Log) sealLocked(s *Segment) {
 	l.ahead = max(0, l.ahead-s.size)
 	if !l.flusher && l.behindLocked() {
 		l.flusher = true
-		l.wg.Go(l.syncSealed)
+		l.wg.Go(func() { l.o.Contain(l.syncSealed) })
 	}
 }
 

@@ -33,7 +33,7 @@ func (l *Log) kickLocked() {
 		return
 	}
 	l.maint = true
-	l.wg.Go(l.maintain)
+	l.wg.Go(func() { l.o.Contain(l.maintain) })
 }
 
 // topUpLocked asks for more ready segments ahead of need, but not again and again when there are none to be had.

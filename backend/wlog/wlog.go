@@ -57,6 +57,8 @@ type Options struct {
 	// AppendGroup appends what FlushGrouped was called for, without locks, and sets each one's Seq or Err. It must not wait for
 	// room: that may have to come from the flush it is a part of.
 	AppendGroup func([]*GroupWrite)
+	// Contain runs what the log does in the background. A panic there leaves a log that is of no use.
+	Contain func(func())
 	// Full is told, without locks, when requests begin to wait for room that cannot be made now, when the number or the
 	// cause changes, and with waiting 0 when they no longer do. err is nil when the budget is used up, otherwise
 	// vfs.ErrNoSpace naming the file system.
@@ -72,6 +74,9 @@ func (o *Options) ensureDefaults() error {
 	}
 	if o.Evict == nil {
 		o.Evict = func(*Segment) {}
+	}
+	if o.Contain == nil {
+		o.Contain = func(fn func()) { fn() }
 	}
 	if o.Full == nil {
 		o.Full = func(int, error) {}
