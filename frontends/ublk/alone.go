@@ -55,7 +55,7 @@ func (w *worker) silent(r *request) *sqe {
 // release lets go of the files of a read that has ended, and tells whether there is one that has not.
 func (a *alone) release() bool {
 	if a.req != nil && atomic.LoadUint32(a.flag()) == 0 {
-		a.req.plan.Release()
+		a.req.unmap()
 		a.req = nil
 	}
 	return a.req != nil

@@ -44,8 +44,12 @@ type Device struct {
 
 func (s *Server) newDevice(name string, cookie uint64, disk frontends.Disk) *Device {
 	d := &Device{s: s, name: name, cookie: cookie, disk: disk, char: -1, sizes: make([]frontends.Sizes, len(s.workers))}
-	d.mapper, _ = disk.(frontends.Mapper)
-	d.placer, _ = disk.(frontends.Placer)
+	if m, ok := disk.(frontends.Mapper); ok {
+		d.mapper = mapper{m, d}
+	}
+	if p, ok := disk.(frontends.Placer); ok {
+		d.placer = placer{p, d}
+	}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	return d
 }

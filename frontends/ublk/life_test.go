@@ -408,6 +408,80 @@ func TestPanic(t *testing.T) {
 	})
 }
 
+// wild is a disk that panics in one of the calls that come on a worker's thread.
+type wild struct {
+	*frontendtest.MemDisk
+	in   string
+	file *os.File
+}
+
+func (w *wild) MapRead(int64, int64, *frontends.Plan) bool {
+	w.reach("map")
+	return false
+}
+
+func (w *wild) TryReserve(off, n int64, place *frontends.Placement) bool {
+	w.reach("reserve")
+	fd := int(w.file.Fd())
+	place.Extents = append(place.Extents[:0], frontends.Extent{FD: fd, Direct: fd, Off: off, Len: n})
+	return true
+}
+
+func (w *wild) Reserve(_ context.Context, off, n int64, place *frontends.Placement) error {
+	w.TryReserve(off, n, place)
+	return nil
+}
+
+func (w *wild) Commit([]frontends.Write) error {
+	w.reach("commit")
+	return nil
+}
+
+func (w *wild) Abandon(*frontends.Placement) { w.reach("abandon") }
+
+func (w *wild) reach(call string) {
+	if w.in == call {
+		panic("as asked")
+	}
+}
+
+// TestPanicOnTheRing: nor does a panic on a worker's thread end what that does for other disks.
+func TestPanicOnTheRing(t *testing.T) {
+	eachMode(t, func(t *testing.T, zeroCopy bool) {
+		var told sync.Map // the kernel reads a new device too
+		s := openServer(t, zeroCopy)
+		s.o.OnPanic = func(name string, v any, _ []byte) { told.Store(name, v) }
+		file, err := os.Create(t.TempDir() + "/log")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		p := alignedBytes(t, 64<<10)
+		for _, call := range []string{"map", "reserve", "commit"} {
+			name := t.Name() + call
+			f := openDirect(t, serve(t, s, name, &wild{MemDisk: frontendtest.NewMemDisk(mib, 4096), in: call, file: file}).Path())
+			switch _, err := f.WriteAt(p, 0); {
+			case call == "commit" && !errors.Is(err, unix.EIO):
+				t.Errorf("%s: write: %v", call, err)
+			case call != "commit" && err != nil: // there are other ways
+				t.Errorf("%s: write: %v", call, err)
+			}
+			if _, err := f.ReadAt(p, 0); err != nil {
+				t.Errorf("%s: read: %v", call, err)
+			}
+			f.Close()
+			if v, _ := told.Load(name); v != "as asked" {
+				t.Errorf("%s: what was told is %v", call, v)
+			}
+		}
+		f := openDirect(t, serve(t, s, t.Name(), frontendtest.NewMemDisk(mib, 4096)).Path())
+		defer f.Close()
+		if _, err := f.WriteAt(p, 0); err != nil {
+			t.Errorf("write to another disk: %v", err)
+		}
+	})
+}
+
 // removalLimit is what taking one device away may cost while all the others are there: the median of some.
 const (
 	removalLimit = time.Second

@@ -114,7 +114,7 @@ func (w *worker) read(r *request) {
 		return
 	}
 	if len(r.plan.Extents) > maxParts {
-		r.plan.Release()
+		r.unmap()
 		w.deferWithBuffer(r, readCold)
 		return
 	}
@@ -266,7 +266,7 @@ func (w *worker) slow(r *request) {
 	w.count.slow.Add(1)
 	w.pool.put(r)
 	r.done, r.failed = 0, false
-	r.plan.Release()
+	r.unmap()
 	if r.op == opRead {
 		w.deferWithBuffer(r, readCold)
 		return

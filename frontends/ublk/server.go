@@ -33,7 +33,8 @@ type Options struct {
 	// Buffers of 128 KiB per worker; default 64. The memory becomes resident as it is used.
 	Buffers int
 	Log     *slog.Logger
-	// OnPanic is told of a panic below a request, which was answered with EIO.
+	// OnPanic is told of a panic below a request, which is answered with EIO. It is called on a worker's thread and must
+	// not wait.
 	OnPanic func(name string, value any, stack []byte)
 }
 

@@ -3,7 +3,6 @@ package ublk
 import (
 	"context"
 	"errors"
-	"runtime/debug"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,17 +36,6 @@ func (w *worker) launch(r *request) {
 		r.res = dev.guard(func() int32 { return r.work(r) })
 		w.inbox.done(r)
 	}()
-}
-
-// guard turns a panic below into EIO and tells who must know.
-func (d *Device) guard(fn func() int32) (res int32) {
-	defer func() {
-		if v := recover(); v != nil {
-			d.s.o.OnPanic(d.name, v, debug.Stack())
-			res = -int32(unix.EIO)
-		}
-	}()
-	return fn()
 }
 
 // failure is the answer to an error of the disk. The guest gets EIO whatever it was; the log gets the words.

@@ -258,7 +258,7 @@ func (w *worker) partEvent(r *request, got, want int32) {
 	switch {
 	case r.linked && whole:
 		r.linked = false
-		r.plan.Release()
+		r.unmap()
 		w.pace.answered++
 	case r.linked: // its answer is about to come back, cancelled
 	case r.parts == 0:
@@ -383,7 +383,7 @@ func (w *worker) commit(sh *share) {
 
 // answer gives the kernel the result of a request and asks for the tag's next one.
 func (w *worker) answer(r *request, res int32) {
-	r.plan.Release()
+	r.unmap()
 	w.pool.put(r)
 	w.fetch(r, cmdCommitAndFetch, res)
 }
