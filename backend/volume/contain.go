@@ -31,7 +31,10 @@ func (v *Volume) contain(fn func()) {
 
 // try is contain for what has an error.
 func (v *Volume) try(fn func() error) (err error) {
-	err = ErrFailed // of a panic
-	v.contain(func() { err = fn() })
+	done := false
+	v.contain(func() { err, done = fn(), true })
+	if !done {
+		return v.ended()
+	}
 	return err
 }

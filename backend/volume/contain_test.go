@@ -213,6 +213,25 @@ func TestPanicsInTheBackground(t *testing.T) {
 	}
 }
 
+// TestPanicInOpen: what keeps one disk from being attached does not end the daemon that attaches others.
+func TestPanicInOpen(t *testing.T) {
+	s := newSickbed(t)
+	s.write(4)
+	s.forget()
+	s.r.kill(s.sick, true)
+	s.r.start(t)
+	s.well = s.r.open(t, "well", OpenOptions{})
+	s.onLog(func(op vfs.Op) {
+		if op == vfs.OpSync {
+			panic("as asked")
+		}
+	})
+	if _, err := Open(t.Context(), s.r.h, "sick", OpenOptions{}); !errors.Is(err, ErrFailed) || !strings.Contains(err.Error(), "panic") {
+		t.Errorf("open: %v", err)
+	}
+	s.others()
+}
+
 // TestPanicOfTheOneWhoLeads: those whose synced writes another one was writing do not wait for him.
 func TestPanicOfTheOneWhoLeads(t *testing.T) {
 	s := newSickbed(t)

@@ -27,7 +27,7 @@ func Open(ctx context.Context, h *Host, name string, o OpenOptions) (*Volume, er
 		return nil, err
 	}
 	v := newVolume(h, name)
-	if err := v.open(store.With(ctx, store.Manifest), o); err != nil {
+	if err := v.try(func() error { return v.open(store.With(ctx, store.Manifest), o) }); err != nil {
 		v.drop(err)
 		return nil, fmt.Errorf("attach %s: %w", name, err)
 	}
