@@ -275,6 +275,35 @@ func TestSweep(t *testing.T) {
 	})
 }
 
+// TestSweepAfterTheSamePID: who served a device is told by the device, not by the number of the process: in a container the
+// next daemon has that of the last one.
+func TestSweepAfterTheSamePID(t *testing.T) {
+	eachMode(t, func(t *testing.T, zeroCopy bool) {
+		owner := t.Name() + strconv.Itoa(os.Getpid())
+		a, b := openOwned(t, zeroCopy, owner), openOwned(t, zeroCopy, owner)
+		if _, err := a.Add(soon(t), "disk", frontendtest.NewMemDisk(mib, 4096), AddOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		defer cancel()
+		if err := b.Settle(ctx); err == nil {
+			t.Error("it did not wait for the one who serves the device")
+		}
+		if err := a.Settle(soon(t)); err != nil {
+			t.Errorf("it waited for itself: %v", err)
+		}
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Settle(soon(t)); err != nil {
+			t.Error(err)
+		}
+		if n, err := b.Sweep(nil); n != 1 || err != nil {
+			t.Errorf("swept %d devices, %v", n, err)
+		}
+	})
+}
+
 // TestLeftWithOtherShape: a device that cannot go on as the disk is replaced.
 func TestLeftWithOtherShape(t *testing.T) {
 	eachMode(t, func(t *testing.T, zeroCopy bool) {

@@ -93,7 +93,8 @@ func (s *Server) Settle(ctx context.Context) error {
 	return err
 }
 
-// served keeps those of the devices that another process serves, and says which the first one is.
+// served keeps those of the devices that another one serves, and says which the first one is. The number of his process
+// tells nothing: in a container each daemon may have the same.
 func (s *Server) served(list []devInfo) (left []devInfo, served error) {
 	for _, i := range list {
 		i, err := s.control.info(i.ID)
@@ -103,7 +104,7 @@ func (s *Server) served(list []devInfo) (left []devInfo, served error) {
 		if err != nil {
 			return list, err
 		}
-		if i.State == stateLive && int(i.PID) != unix.Getpid() {
+		if i.State == stateLive && !s.serving(i.Cookie) {
 			left = append(left, i)
 		}
 	}
