@@ -5,10 +5,10 @@ import (
 	"runtime/debug"
 )
 
-// A panic means that an invariant of one disk is broken. That disk ends, before what is in memory reaches its log or the
+// A panic means that an invariant of one disk is broken. That disk ends: nothing new goes from memory to its log or the
 // store, and the log stays for the next attach; the daemon goes on for the others. So what can panic holds Volume.mu, the
-// slots and the memory that disks share in a way that gives them back (defer), and everything the disk does on a goroutine
-// of its own is contained.
+// slots and the memory that disks share in a way that gives them back (defer), and what the disk does on goroutines of its
+// own is contained.
 
 // Panicked ends the volume after a panic in what was done for it, by itself or by a frontend. It does not wait for what
 // runs. It returns what every operation returns from then on.

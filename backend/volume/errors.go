@@ -15,7 +15,7 @@ var (
 	ErrExists = errors.New("disk exists already")
 	// ErrFenced: another host took the disk over; every operation is EIO from now on, the log is kept (P5).
 	ErrFenced = errors.New("disk was taken over by another host")
-	// ErrFailed: a sync or a log write failed; nothing retries it into success.
+	// ErrFailed: a sync or a log write failed, or the disk's own code panicked; nothing retries it into success.
 	ErrFailed = errors.New("disk failed")
 	// ErrClosed: detached.
 	ErrClosed = errors.New("disk is detached")
